@@ -1,0 +1,60 @@
+"""Packaging. Packages are listed by hand: `gin/`, `tools/` and `tests/` would confuse automatic discovery."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+
+def packages() -> list[str]:
+    """Every importable folder of the shipped top-level packages."""
+    roots = ("hephaestus_jax", "data_tasks", "tools")
+    folders = {file.parent.relative_to(HERE) for root in roots for file in (HERE / root).rglob("__init__.py")}
+    return sorted(".".join(folder.parts) for folder in folders)
+
+
+setup(
+    name="hephaestus_jax",
+    version="0.1.0",
+    description="Continual pre-training of language models for agents: corpus, exact mixtures, training in JAX",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # gin files travel inside the package, so that `--gin_file=gin/...` is found from any folder
+    packages=[*packages(), "hephaestus_jax.shipped_gin"],
+    package_dir={"hephaestus_jax.shipped_gin": "gin"},
+    package_data={"hephaestus_jax.shipped_gin": ["*/*.gin"]},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "tensorstore>=0.1.84",
+        "gin-config>=0.5",
+        "numpy>=2",
+        "seqio>=0.0.20",
+        "tensorflow>=2.21",
+        "tensorflow-datasets>=4.9.10",
+        "sentencepiece>=0.2,<0.2.3",  # 0.2.3 needs protobuf 7; beside packages that need 6, `import seqio` then fails
+        "tokenizers>=0.22",
+        "jinja2>=3.1",
+        "pyarrow>=17",
+        "docstring_parser>=0.16",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.14",
+            "mypy>=1.18",
+            "transformers>=5",
+            "llama-models>=0.3",
+            "mistral-common>=1.8",
+            "tiktoken>=0.9",
+        ],
+        "tpu": ["jax[tpu]>=0.10"],
+        "gpu": ["jax[cuda13]>=0.10"],
+    },
+)
