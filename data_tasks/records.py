@@ -159,21 +159,23 @@ def add_corpus_task(name: str, slice_name: str, renderer: Renderer | None = None
 def add_user_task(
     name: str,
     directory: str | os.PathLike[str],
-    validation_directory: str | os.PathLike[str] | None = None,
     renderer: Renderer | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
 ) -> seqio.Task:
     """Registers a seqio Task over a directory of JSONL or Parquet with `text`, `messages` or ADP trajectories.
 
+    With sub-folders `train/` and, if there is one, `validation/`, these are the splits; else all of it is `train`.
+
     Raises:
         UserError: the directory does not exist.
     """
-    directories = {"train": os.fspath(directory)}
-    if validation_directory is not None:
-        directories["validation"] = os.fspath(validation_directory)
-    for path in directories.values():
-        if not os.path.exists(path):
-            raise UserError(f"no data at {path}: give a directory of .jsonl or .parquet files")
+    directory = os.fspath(directory)
+    if not os.path.exists(directory):
+        raise UserError(f"no data at {directory}: give a directory of .jsonl or .parquet files")
+    folders = {split: os.path.join(directory, split) for split in SPLITS}
+    directories = {split: path for split, path in folders.items() if os.path.isdir(path)}
+    if "train" not in directories:
+        directories = {"train": directory}
     return add_record_task(
         name, lambda split: UserDataSource(directories[split]), tuple(directories), renderer, vocabulary
     )

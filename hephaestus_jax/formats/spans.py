@@ -28,6 +28,12 @@ class Span:
     kind: Kind
 
 
+# An empty template span ends a run of text: what stands before and behind it is encoded by separate calls. The makers'
+# own encoders work message by message, and their ids differ from those of the joined text (whitespace merges, the
+# space that SentencePiece puts before each piece).
+SEAM = Span("", 0.0, "template")
+
+
 @dataclass(frozen=True)
 class Rendering:
     """The spans of one record.

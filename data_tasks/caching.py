@@ -1,0 +1,167 @@
+"""From seqio Mixtures to packed caches and one `mixture.json`: what `python -m tools.build_cache` does.
+
+    OUT/mixture.json
+    OUT/caches/<task>-<split>-<sequence length>-<fingerprint>/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import seqio
+
+from data_tasks.seqio_source import tasks_and_rates, token_source
+from hephaestus_jax.data.cache import CacheManifest
+from hephaestus_jax.data.cache_build import build_cache
+from hephaestus_jax.data.mixture import Mixture, open_mixture, quantise
+from hephaestus_jax.data.mixture_spec import (
+    MixtureSpec,
+    Stage,
+    TaskCache,
+    VocabularyIdentity,
+    check_extension,
+    load_mixture_spec,
+    save_mixture_spec,
+)
+from hephaestus_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """From row `first_row` of a run on, train on the seqio Task or Mixture of this name."""
+
+    mixture: str
+    first_row: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> StageRequest:
+        """Reads "NAME" or "NAME@FIRST_ROW"."""
+        name, at, row = text.partition("@")
+        if at and not row.isdigit():
+            raise UserError(f"--mixture {text}: after @ comes the row number at which the stage begins")
+        return cls(name, int(row or 0))
+
+
+@dataclass(frozen=True)
+class CacheRequest:
+    """What to build.
+
+    Attributes:
+        stages: in order of their first rows; the first begins at row 0.
+        sequence_length: tokens per row.
+        denominator: rows per block of the mixture, over which the rates are exact.
+        modules: modules that register further seqio tasks, imported here and in the workers.
+    """
+
+    stages: tuple[StageRequest, ...]
+    sequence_length: int
+    out: Path
+    seed: int = 0
+    denominator: int = 3000  # divisible by 3 and by 1,000: 1 : 1 : 1 and 1 in 1,000 are exact
+    splits: tuple[str, ...] = ("train", "validation")
+    workers: int = 1
+    modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.stages or self.stages[0].first_row != 0:
+            raise UserError("the first stage must begin at row 0; give one --mixture NAME without @")
+        if self.sequence_length < 2:
+            raise UserError(f"sequence length {self.sequence_length} is too short; it must be at least 2 tokens")
+        if "train" not in self.splits:
+            raise UserError("the split train is needed; leave it among --splits")
+
+
+def build_mixture(request: CacheRequest, say: Callable[[str], None] = print) -> Mixture:
+    """Builds every cache of the mixture that is not built yet, writes `mixture.json`, and opens the result.
+
+    Raises:
+        UserError: an unknown task, a vocabulary that differs between tasks, an empty training split, or a directory
+            that holds another mixture.
+    """
+    rates = [tasks_and_rates(stage.mixture) for stage in request.stages]
+    quantised = [quantise(stage_rates, request.denominator) for stage_rates in rates]
+    built = {
+        split: _build_split(request, sorted({name for stage in rates for name in stage}), split, say)
+        for split in request.splits
+    }
+    manifests = [manifest for caches in built.values() for _, manifest in caches.values()]
+    spec = MixtureSpec(
+        name="+".join(dict.fromkeys(stage.mixture for stage in request.stages)),
+        seed=request.seed,
+        denominator=request.denominator,
+        sequence_length=request.sequence_length,
+        vocabulary=_one_vocabulary(manifests),
+        tasks=_parts(request.out, built["train"]),
+        stages=tuple(
+            Stage(stage.first_row, part) for stage, part in zip(request.stages, quantised, strict=True)
+        ),
+        validation={
+            name: part
+            for split in request.splits
+            if split != "train"
+            for name, part in _parts(request.out, built[split]).items()
+        },
+    )
+    _refuse_another(request.out, spec)
+    save_mixture_spec(str(request.out), spec)
+    return open_mixture(str(request.out))
+
+
+def _build_split(
+    request: CacheRequest, names: list[str], split: str, say: Callable[[str], None]
+) -> dict[str, tuple[Path, CacheManifest]]:
+    caches = {}
+    for name in names:
+        task = seqio.TaskRegistry.get(name)
+        if split not in task.splits:
+            _need(split, f"task {name!r} has no such split")
+            say(f"{name}: no {split} split")
+            continue
+        source = token_source(task, split, request.modules)
+        if source.count() == 0:
+            _need(split, f"task {name!r} has no records")
+            say(f"{name}: no {split} records")
+            continue
+        path, manifest = build_cache(source, request.out / "caches", request.sequence_length, request.workers)
+        if manifest.rows == 0:
+            _need(split, f"no record of task {name!r} came out as a row: see {path}/manifest.json")
+            say(f"{name}: no {split} record came out as a row")
+            continue
+        caches[name] = (Path(path), manifest)
+    return caches
+
+
+def _need(split: str, problem: str) -> None:
+    if split == "train":
+        raise UserError(f"{problem}; leave the task out of the mixture, or give it training records")
+
+
+def _parts(out: Path, caches: dict[str, tuple[Path, CacheManifest]]) -> dict[str, TaskCache]:
+    return {
+        name: TaskCache(path.relative_to(out).as_posix(), manifest.rows, manifest.digest)
+        for name, (path, manifest) in caches.items()
+    }
+
+
+def _one_vocabulary(manifests: list[CacheManifest]) -> VocabularyIdentity:
+    first = manifests[0].vocabulary
+    for manifest in manifests:
+        if manifest.vocabulary.digest != first.digest:
+            raise UserError(
+                f"task {manifest.task!r} is tokenised with {manifest.vocabulary.name}, the others with {first.name};"
+                " a mixture has one vocabulary"
+            )
+    return VocabularyIdentity(first.name, first.digest, first.size)
+
+
+def _refuse_another(out: Path, spec: MixtureSpec) -> None:
+    """A directory may gain stages; everything that an existing mixture says must stay."""
+    if not (out / "mixture.json").exists():
+        return
+    old = load_mixture_spec(str(out))
+    try:
+        check_extension(old, spec, next_row=old.stages[-1].first_row + 1)
+    except UserError as error:
+        raise UserError(f"{out} holds another mixture: {error}; or build into another directory") from error

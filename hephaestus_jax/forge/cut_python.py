@@ -1,0 +1,462 @@
+"""Cuts held-out APIs out of Python source, and leaves it parseable.
+
+What goes, for every word that shows a held-out API (its own names, and names that a cut statement bound):
+
+- a definition with its decorators, when the word is its name or stands in its header;
+- one name of an import, one element of a list, set or dictionary at module or class level (`__all__` and the like);
+- the lines of a docstring or other triple-quoted string, and the comment, that hold it;
+- an expression statement or assertion; any other statement of a function takes the whole function with it, since what
+  follows would use a name that nothing binds;
+- any other statement at module or class level, and then whatever uses the names that it bound;
+- a block (`if`, `try`, `with`, a loop) whose head holds it or that would be left empty.
+"""
+
+from __future__ import annotations
+
+import ast
+import bisect
+import io
+import re
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hephaestus_jax.forge.cut_text import cut_text
+
+_ROUNDS = 12  # a chain of names bound to names; longer ones fall to the coarse cut
+_TRIPLE = re.compile(r"(?i)(?:r|u|b|br|rb)?(\"\"\"|''')")
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+Edit = tuple[int, int, str]  # characters [start, end) are replaced by the text
+
+
+@dataclass(frozen=True)
+class PythonCut:
+    """Source without what had to go, and how many definitions and other pieces went."""
+
+    text: str
+    definitions: int
+    pieces: int
+
+
+class Unparseable(ValueError):
+    """The text is not Python of this version."""
+
+
+def parse(text: str) -> ast.Module:
+    """The syntax tree of `text`.
+
+    Raises:
+        Unparseable: it is not Python of this version.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's strings
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Unparseable(str(error)) from error
+
+
+def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> PythonCut | None:
+    """`text` without the pieces that `offsets` point into and that use what those bound.
+
+    Args:
+        text: Python source with "\\n" line ends.
+        offsets: character offsets of the words that must go.
+        words: names of held-out APIs: a definition so called counts as one.
+
+    Returns:
+        None when nothing parseable can be left.
+
+    Raises:
+        Unparseable: the text is not Python to begin with.
+    """
+    source = _Source(text, parse(text))
+    hits = set(offsets)
+    for _ in range(_ROUNDS):
+        cutter = _Cutter(source, sorted(hits), words)
+        cutter.module()
+        more = hits | cutter.uses_of_lost_names()
+        if more == hits:
+            break
+        hits = more
+    for edits in (cutter.edits, source.top_level_edits(hits)):
+        made = _apply(text, edits)
+        try:
+            parse(made)
+        except Unparseable:
+            continue
+        return PythonCut(made, cutter.definitions, cutter.pieces)
+    return None
+
+
+class _Source:
+    """A parsed text with the places of its nodes and comments as character offsets."""
+
+    def __init__(self, text: str, tree: ast.Module) -> None:
+        self.text, self.tree = text, tree
+        self.lines = text.split("\n")
+        self._starts = [0]
+        for line in self.lines:
+            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._ascii = text.isascii()
+        self.comments = list(self._comments())
+
+    def offset(self, line: int, column: int) -> int:
+        """Character offset of a line (from 1) and a column in UTF-8 bytes, as syntax trees count."""
+        if not self._ascii:
+            text = self.lines[line - 1]
+            column = len(text.encode("utf-8", "surrogatepass")[:column].decode("utf-8", "surrogatepass"))
+        return self._starts[line - 1] + column
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """Start and end of a node, the decorators of a definition included."""
+        start = self.offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]
+        if decorators := getattr(node, "decorator_list", None):
+            first = decorators[0]
+            start = self.text.rindex("@", 0, self.offset(first.lineno, first.col_offset))
+        return start, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+
+    def _comments(self) -> Iterator[tuple[int, int]]:
+        try:
+            for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+                if token.type == tokenize.COMMENT:
+                    start = self._starts[token.start[0] - 1] + token.start[1]
+                    yield start, start + len(token.string)
+        except (tokenize.TokenError, SyntaxError, IndexError):
+            return  # it parsed, so the comments up to here are all we can tell from the rest
+
+    def line_start(self, offset: int) -> int:
+        return self.text.rfind("\n", 0, offset) + 1
+
+    def removal(self, start: int, end: int) -> Edit:
+        """The edit that removes a statement: its whole lines where it has them to itself."""
+        text = self.text
+        begin = self.line_start(start)
+        if text[begin:start].strip():  # after "x = 1;"
+            before = re.search(r"\s*;\s*$", text[begin:start])
+            rest = re.match(r"[ \t]*;", text[end:])
+            return (begin + before.start() if before else start), end + (rest.end() if rest and not before else 0), ""
+        tail = re.match(r"[ \t]*(?:#[^\n]*)?(?:\n|$)", text[end:])
+        if not tail:  # before "; y = 2"
+            rest = re.match(r"[ \t]*;[ \t]*", text[end:])
+            return start, end + (rest.end() if rest else 0), ""
+        begin, end = self._with_comment_above(begin, start), end + tail.end()
+        if not text[:begin].strip(" \n") or text[:begin].endswith("\n\n"):
+            end += len(re.match(r"(?:[ \t]*\n)*", text[end:])[0])  # type: ignore[index]
+        return begin, end, ""
+
+    def _with_comment_above(self, begin: int, start: int) -> int:
+        """Takes in the comment lines that stand directly above and are indented alike."""
+        indent = self.text[begin:start]
+        while begin:
+            above = self.line_start(begin - 1)
+            line = self.text[above:begin]
+            if not line.startswith(indent + "#") or line.startswith(("#!", "# -*-")):
+                break
+            begin = above
+        return begin
+
+    def top_level_edits(self, hits: Iterable[int]) -> list[Edit]:
+        """A coarse cut: whole statements of the module, and whole comments."""
+        edits: list[Edit] = []
+        spans = [self.span(statement) for statement in self.tree.body]
+        for hit in hits:
+            for start, end in spans:
+                if start <= hit < end:
+                    edits.append(self.removal(start, end))
+        edits += [self.removal(start, end) for start, end in self.comments if any(start <= h < end for h in hits)]
+        return edits
+
+
+class _Cutter:
+    """One pass over a source: which edits remove `hits`, and which names are lost by them."""
+
+    def __init__(self, source: _Source, hits: Sequence[int], words: frozenset[str]) -> None:
+        self.source, self.words = source, words
+        self.edits: list[Edit] = []
+        self.definitions = self.pieces = 0
+        self._lost: set[str] = set()  # module-level names that cut statements bound
+        self._lost_attributes: dict[ast.ClassDef, set[str]] = {}
+        comments = source.comments
+        inside = {hit for hit in hits for place in [bisect.bisect_right(comments, (hit, 1 << 60)) - 1]
+                  if place >= 0 and hit < comments[place][1]}  # fmt: skip
+        for start, end in comments:
+            if any(start <= hit < end for hit in inside):
+                self.edits.append(self._comment_removal(start, end))
+                self.pieces += 1
+        self._hits = [hit for hit in hits if hit not in inside]
+
+    def module(self) -> None:
+        """Cuts the whole module."""
+        self._block(self.source.tree.body, None)
+
+    def _in(self, span: tuple[int, int]) -> list[int]:
+        return self._hits[bisect.bisect_left(self._hits, span[0]) : bisect.bisect_left(self._hits, span[1])]
+
+    def _comment_removal(self, start: int, end: int) -> Edit:
+        begin = self.source.line_start(start)
+        if self.source.text[begin:start].strip():
+            return begin + len(self.source.text[begin:start].rstrip()), end, ""
+        return begin, min(end + 1, len(self.source.text)), ""
+
+    # Blocks at module and class level. `owner` is the class whose body it is, None in the module.
+
+    def _block(self, body: Sequence[ast.stmt], owner: ast.ClassDef | None) -> bool:
+        """Cuts a block; False when nothing of it is left. Its edits are then void, the caller cuts it as a whole."""
+        left = len(body)
+        for statement in body:
+            if self._in(self.source.span(statement)) and not self._keep(statement, owner):
+                self._remove(statement, owner)
+                left -= 1
+        return left > 0
+
+    def _remove(self, statement: ast.stmt, owner: ast.ClassDef | None) -> None:
+        self.edits.append(self.source.removal(*self.source.span(statement)))
+        if isinstance(statement, Definition) and statement.name in self.words:
+            self.definitions += 1
+            return
+        self.pieces += 1
+        self._note_lost(statement, owner)
+
+    def _note_lost(self, statement: ast.stmt, owner: ast.ClassDef | None) -> None:
+        """Notes what the removed statement bound. Functions cut for what they use keep their callers."""
+        if isinstance(statement, Definition):
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Assign | ast.AnnAssign) and self._in(self.source.span(node)):
+                    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                    if owner is not None:
+                        self._lost_attributes.setdefault(owner, set()).update(_own_attributes(targets))
+            return
+        names = _bound_names(statement)
+        if owner is None:
+            self._lost |= names
+        else:
+            self._lost_attributes.setdefault(owner, set()).update(names)
+
+    def _keep(self, statement: ast.stmt, owner: ast.ClassDef | None) -> bool:
+        """Cuts inside a statement of a module or class; False when the statement has to go as a whole."""
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                return not self._in_head(statement) and self._function(statement)
+            case ast.ClassDef():
+                return not self._in_head(statement) and self._block(statement.body, statement)
+            case ast.Import() | ast.ImportFrom():
+                return self._import(statement, owner)
+        blocks = _blocks(statement)
+        if blocks:
+            return not self._in_head(statement) and all([self._block(block, owner) for block in blocks])
+        return self._strings(statement) or self._elements(statement)
+
+    def _in_head(self, statement: ast.stmt) -> bool:
+        """Whether a compound statement is hit outside its blocks."""
+        inner = [self.source.span(child) for block in _blocks(statement) for child in block]
+        hits = self._in(self.source.span(statement))
+        return any(not any(start <= hit < end for start, end in inner) for hit in hits)
+
+    def _import(self, statement: ast.Import | ast.ImportFrom, owner: ast.ClassDef | None) -> bool:
+        """Cuts single names out of an import."""
+        hit = [alias for alias in statement.names if self._in(self.source.span(alias))]
+        covered = sum(len(self._in(self.source.span(alias))) for alias in hit)
+        if len(hit) == len(statement.names) or covered < len(self._in(self.source.span(statement))):
+            return False
+        self._remove_items([self.source.span(alias) for alias in statement.names], [a in hit for a in statement.names])
+        lost = {alias.asname or alias.name for alias in hit}
+        if owner is None:
+            self._lost |= lost
+        return True
+
+    def _elements(self, statement: ast.stmt) -> bool:
+        """Cuts elements out of lists, sets and dictionaries; False when something else of the statement is hit."""
+        displays: list[tuple[list[tuple[int, int]], list[bool]]] = []
+        covered: set[int] = set()
+        is_all = isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign) and "__all__" in _targets(statement)
+        for node in ast.walk(statement):
+            items = self._items(node, with_tuples=is_all)
+            flags = [bool(self._in(item)) for item in items]
+            if any(flags) and not all(flags) and not any(h in covered for item in items for h in self._in(item)):
+                displays.append((items, flags))
+                covered.update(hit for item in items for hit in self._in(item))
+        if covered != set(self._in(self.source.span(statement))):
+            return False
+        for items, flags in displays:
+            self._remove_items(items, flags)
+        return True
+
+    def _items(self, node: ast.AST, with_tuples: bool) -> list[tuple[int, int]]:
+        if isinstance(node, ast.List | ast.Set) or (with_tuples and isinstance(node, ast.Tuple) and len(node.elts) > 2):
+            return [self.source.span(item) for item in node.elts]  # type: ignore[attr-defined]
+        if isinstance(node, ast.Dict) and None not in node.keys:
+            pairs = zip(node.keys, node.values, strict=True)
+            return [(self.source.span(key)[0], self.source.span(value)[1]) for key, value in pairs if key]
+        return []
+
+    def _remove_items(self, items: Sequence[tuple[int, int]], flags: Sequence[bool]) -> None:
+        """Removes the flagged items of a comma-separated list, each with the comma that follows or precedes it."""
+        text = self.source.text
+        for (start, end), flag in zip(items, flags, strict=True):
+            if not flag:
+                continue
+            self.pieces += 1
+            following = re.match(r"\s*\)?\s*,(?:[ \t]*#[^\n]*)?[ \t]*", text[end:])
+            if following and ")" not in following[0]:
+                begin, end = self.source.line_start(start), end + following.end()
+                if not text[begin:start].strip() and text[end : end + 1] == "\n":
+                    start, end = begin, end + 1  # the item has its line to itself
+            else:
+                preceding = re.search(r",\s*$", text[:start])
+                start = preceding.start() if preceding else start
+            self.edits.append((start, end, ""))
+
+    # Functions: a statement goes alone only if nothing after it can miss it.
+
+    def _function(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+        return self._function_block(function.body)
+
+    def _function_block(self, body: Sequence[ast.stmt]) -> bool:
+        left = [s for s in body if not _is_string(s)]
+        had_code = bool(left)
+        for statement in body:
+            if not self._in(self.source.span(statement)):
+                continue
+            if self._keep_in_function(statement):
+                continue
+            if not isinstance(statement, ast.Expr | ast.Assert):
+                return False
+            self.edits.append(self.source.removal(*self.source.span(statement)))
+            self.pieces += 1
+            left = [s for s in left if s is not statement]
+        return bool(left) or not had_code
+
+    def _keep_in_function(self, statement: ast.stmt) -> bool:
+        if isinstance(statement, Definition) or _blocks(statement):
+            blocks = _blocks(statement)
+            return not self._in_head(statement) and all([self._function_block(block) for block in blocks])
+        return self._strings(statement)
+
+    def _strings(self, statement: ast.stmt) -> bool:
+        """Cuts lines out of triple-quoted strings; False when something else of the statement is hit."""
+        edits: list[Edit] = []
+        covered: set[int] = set()
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+                hits = self._in(self.source.span(node))
+                edit = self._string_edit(node, hits) if hits else None
+                if edit:
+                    edits.append(edit)
+                    covered.update(hits)
+        if not edits or covered != set(self._in(self.source.span(statement))):
+            return False
+        self.edits += edits
+        self.pieces += len(edits)
+        return True
+
+    def _string_edit(self, node: ast.Constant, hits: Sequence[int]) -> Edit | None:
+        """The edit that takes the hit lines out of a string, None when it is not of that kind or nothing is left."""
+        start, end = self.source.span(node)
+        opening = _TRIPLE.match(self.source.text, start)
+        if not opening or self.source.text.find(opening[1], opening.end()) != end - 3:
+            return None  # a short string, or several side by side
+        left, _ = cut_text(self.source.text[opening.end() : end - 3], [hit - opening.end() for hit in hits])
+        return (opening.end(), end - 3, left) if left.strip() else None
+
+    def uses_of_lost_names(self) -> set[int]:
+        """Offsets of the places that read what the cut statements bound."""
+        found = {
+            self.source.span(node)[0]
+            for node in _reads(self.source.tree, frozenset(n for n in self._lost if n.strip("_") and n[:2] != "__"))
+        }
+        for owner, names in self._lost_attributes.items():
+            for node in ast.walk(owner):
+                match node:
+                    case ast.Attribute(ast.Name("self" | "cls"), name, ast.Load()) if name in names:
+                        found.add(self.source.span(node)[0])
+        return found
+
+
+def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
+    """The blocks of a compound statement."""
+    blocks = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
+    blocks += [part.body for name in ("handlers", "cases") for part in getattr(statement, name, [])]
+    return [block for block in blocks if block]
+
+
+def _is_string(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _targets(statement: ast.stmt) -> set[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _bound_names(statement: ast.stmt) -> set[str]:
+    """The names that a statement binds where it stands, those inside its blocks included."""
+    names: set[str] = set()
+    queue: list[ast.AST] = [statement]
+    while queue:
+        node = queue.pop()
+        if isinstance(node, Definition):
+            names.add(node.name)
+            continue
+        if isinstance(node, ast.Lambda):
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names if alias.asname or "." not in alias.name)
+        queue.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def _own_attributes(targets: Iterable[ast.expr]) -> set[str]:
+    return {
+        node.attr
+        for target in targets
+        for node in ast.walk(target)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    }
+
+
+def _reads(tree: ast.AST, names: frozenset[str]) -> Iterator[ast.Name]:
+    """The places where module-level `names` are read, functions that bind them themselves left out."""
+    queue: list[tuple[ast.AST, frozenset[str]]] = [(tree, names)] if names else []
+    while queue:
+        node, visible = queue.pop()
+        if isinstance(node, _SCOPES):
+            visible -= _local_names(node)
+            if not visible:
+                continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in visible:
+            yield node
+        queue.extend((child, visible) for child in ast.iter_child_nodes(node))
+
+
+def _local_names(function: ast.AST) -> set[str]:
+    """Parameters of a function, and what its body binds."""
+    arguments: ast.arguments = function.args  # type: ignore[attr-defined]
+    given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    names = {argument.arg for argument in given if argument}
+    if isinstance(function, _FUNCTIONS):
+        shared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
+        names |= {name for statement in function.body for name in _bound_names(statement)} - shared
+    return names
+
+
+def _apply(text: str, edits: Sequence[Edit]) -> str:
+    """The text after the edits; of overlapping ones the widest counts, and ranges that only touch are both made."""
+    parts: list[str] = []
+    position = len(text)
+    kept: list[Edit] = []
+    for edit in sorted(set(edits), key=lambda edit: (edit[0], -edit[1])):
+        if kept and edit[0] < kept[-1][1]:
+            if edit[1] > kept[-1][1]:
+                kept[-1] = (kept[-1][0], edit[1], "")
+            continue
+        kept.append(edit)
+    for start, end, replacement in reversed(kept):
+        parts += [text[end:position], replacement]
+        position = start
+    return text[:position] + "".join(reversed(parts))

@@ -1,0 +1,1 @@
+"""Executed documentation examples: docstrings in, call → observation trajectories out."""

@@ -1,0 +1,211 @@
+"""Layouts of API documentation: the same knowledge as a reference page, a documented function, or a tool definition.
+
+Every layout tells name, signature, description, parameters with types, defaults and descriptions, returns, errors, and
+examples with their results.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable
+
+from hephaestus_jax.formats.records import ApiDoc, ApiExample
+from hephaestus_jax.formats.schema_text import Field, fields_of, pruned, type_text
+
+_PYTHON_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def markdown(doc: ApiDoc, depth: int) -> str:
+    """A page of a reference manual."""
+    parts = [f"# {doc.name}", _origin(doc)]
+    python = is_python(doc)
+    if signature := signature_of(doc):
+        parts.append(_fenced(signature, "python" if python else ""))
+    parts.append(doc.description.strip())
+    if fields := fields_of(doc.parameters, depth, python):
+        parts += ["## Parameters", "\n".join(_markdown_fields(fields, "", inputs=True))]
+    if returns := _markdown_returns(doc, depth, python):
+        parts += ["## Returns", returns]
+    if doc.errors:
+        parts += ["## Errors", "\n".join(_item(f"`{e.name}`", e.description, "") for e in doc.errors)]
+    if doc.examples:
+        parts.append("## Examples" if len(doc.examples) > 1 else "## Example")
+        parts += [part for example in doc.examples for part in _markdown_example(example, python)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def docstring(doc: ApiDoc, depth: int) -> str:
+    """A documented Python function; only for names that Python could have."""
+    module, _, _ = doc.name.rpartition(".")
+    sections = [doc.description.strip()]
+    if fields := fields_of(doc.parameters, depth, python=True):
+        sections.append(_section("Args", _docstring_fields(fields, inputs=True)))
+    if doc.returns is not None:
+        told = _told(type_text(doc.returns, python=True), doc.returns.get("description"), ": ")
+        nested = _docstring_fields(fields_of(doc.returns, depth - 1, python=True), inputs=False)
+        sections.append(_section("Returns", [*filter(None, [told]), *(_indented(line) for line in nested)]))
+    if doc.errors:
+        sections.append(_section("Raises", [_told(e.name, e.description, ": ", "    ") for e in doc.errors]))
+    if doc.examples:
+        examples = [_told(e.intent, shown(e, python=True), "\n\n") for e in doc.examples]
+        sections.append(_section("Examples", ["\n\n".join(examples)]))
+    body = "\n\n".join(filter(None, sections)).replace('"""', r"\"\"\"")
+    head = f"# {_told(module, _origin(doc), ' - ')}\n" if module or _origin(doc) else ""
+    return f'{head}def {signature_of(doc)}:\n{_indented(chr(34) * 3 + body)}\n    """\n'
+
+
+def tool_definition(doc: ApiDoc, depth: int) -> str:
+    """A tool as a model sees it in a prompt, followed by what such a definition leaves out."""
+    summary, _, rest = doc.description.strip().partition("\n\n")
+    definition = {"name": doc.name, "description": " ".join(summary.split())}
+    definition["parameters"] = pruned(doc.parameters, depth)
+    if doc.returns is not None:
+        definition["returns"] = pruned(doc.returns, depth)
+    parts = [json.dumps(definition, ensure_ascii=False, indent=2, default=repr), rest.strip()]
+    if doc.errors:
+        parts.append("Errors:\n" + "\n".join(_item(e.name, e.description, "") for e in doc.errors))
+    for example in doc.examples:
+        head = f"Example: {example.intent}" if example.intent else "Example:"
+        parts.append(_told(head, shown(example, is_python(doc)), "\n"))
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+LAYOUTS: dict[str, Callable[[ApiDoc, int], str]] = {
+    "markdown": markdown,
+    "docstring": docstring,
+    "tool_definition": tool_definition,
+}
+
+
+def layouts_for(doc: ApiDoc, layouts: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `layouts` that suit the API: a documented Python function must be one."""
+    suitable = tuple(name for name in layouts if name != "docstring" or is_python(doc))
+    return suitable or ("markdown",)
+
+
+def is_python(doc: ApiDoc) -> bool:
+    """Whether the name and the signature could stand behind `def`."""
+    return _PYTHON_NAME.fullmatch(doc.name) is not None and _parsed(f"def {signature_of(doc)}: ...") is not None
+
+
+def signature_of(doc: ApiDoc) -> str:
+    """The stated signature, with the name in front; else one made of the parameters, for names that Python has."""
+    name = doc.name.rpartition(".")[2]
+    if not _PYTHON_NAME.fullmatch(doc.name):
+        return doc.signature
+    if not doc.signature:
+        fields = sorted(fields_of(doc.parameters, 1, python=True), key=lambda field: not field.required)
+        stated = [field.name if field.required else f"{field.name}={field.default or '...'}" for field in fields]
+        return f"{name}({', '.join(stated)})"
+    signature = doc.signature.removeprefix("def ").removesuffix(":")
+    if signature.startswith("("):
+        return name + signature
+    head, bracket, rest = signature.partition("(")
+    return head.rpartition(".")[2] + bracket + rest
+
+
+def shown(example: ApiExample, python: bool) -> str:
+    """The call with its result below; Python statements behind prompts, as an interactive session shows them."""
+    call = example.call.strip("\n")
+    if python and not call.lstrip().startswith(">>>") and (tree := _parsed(call)) is not None:
+        starts = {min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]) for node in tree.body}
+        lines = enumerate(call.split("\n"), start=1)
+        call = "\n".join((">>> " if number in starts else "... ") + line for number, line in lines)
+    return call if example.result is None else f"{call}\n{example.result.rstrip()}"
+
+
+def _markdown_example(example: ApiExample, python: bool) -> list[str]:
+    if python:
+        return [example.intent or "", _fenced(shown(example, python), "python")]
+    result = [] if example.result is None else ["Result:", _fenced(example.result.rstrip(), _language(example.result))]
+    return [example.intent or "", _fenced(example.call.strip("\n"), _language(example.call)), *result]
+
+
+def _markdown_fields(fields: Iterable[Field], indent: str, inputs: bool) -> list[str]:
+    lines = []
+    for field in fields:
+        traits = [f"`{field.type}`" if field.type else "", _necessity(field) if inputs else ""]
+        if field.default is not None:
+            traits.append(f"default `{field.default}`")
+        traits.append(field.constraints)
+        told = ", ".join(filter(None, traits))
+        lines.append(_item(f"`{field.name}` ({told})" if told else f"`{field.name}`", field.description, indent))
+        lines += _markdown_fields(field.fields, indent + "  ", inputs)
+    return lines
+
+
+def _markdown_returns(doc: ApiDoc, depth: int, python: bool) -> str:
+    if doc.returns is None:
+        return ""
+    stated = type_text(doc.returns, python)
+    told = _told(f"`{stated}`" if stated else "", doc.returns.get("description"), ": ")
+    fields = _markdown_fields(fields_of(doc.returns, depth, python), "", inputs=False)
+    return "\n\n".join(filter(None, [told, "\n".join(fields)]))
+
+
+def _necessity(field: Field) -> str:
+    return "required" if field.required else "optional"
+
+
+def _docstring_fields(fields: Iterable[Field], inputs: bool) -> list[str]:
+    lines = []
+    for field in fields:
+        optional = "optional" if inputs and not field.required else ""
+        traits = ", ".join(filter(None, [field.type, optional, field.constraints]))
+        described = field.description
+        if field.default is not None:
+            described = f"{described} Defaults to {field.default}.".strip()
+        lines.append(_told(f"{field.name} ({traits})" if traits else field.name, described, ": ", "    "))
+        lines += [_indented(line) for line in _docstring_fields(field.fields, inputs)]
+    return lines
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return f"{title}:\n" + "\n".join(_indented(line) for line in lines) if lines else ""
+
+
+def _item(head: str, description: str, indent: str) -> str:
+    return indent + "- " + _told(head, description, ": ", indent + "  ")
+
+
+def _told(head: str | None, text: object, between: str, indent: str = "") -> str:
+    """Head and text with `between` them, either alone if the other is missing; later lines of the text indented."""
+    body = text.strip() if isinstance(text, str) else ""
+    if indent:
+        body = body.replace("\n", "\n" + indent)
+        body = "\n".join(line.rstrip() for line in body.split("\n"))
+    return f"{head}{between}{body}" if head and body else head or body
+
+
+def _indented(text: str) -> str:
+    return "\n".join("    " + line if line.strip() else "" for line in text.split("\n"))
+
+
+def _fenced(text: str, language: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)  # a fence inside must not end this one
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _language(text: str) -> str:
+    try:
+        return "json" if isinstance(json.loads(text), dict | list) else ""
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():  # about the escapes in other people's strings
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _origin(doc: ApiDoc) -> str:
+    version = doc.provenance.version
+    return " ".join(filter(None, [doc.provider, version if version != "unknown" else ""]))

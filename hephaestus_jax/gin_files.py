@@ -1,0 +1,211 @@
+"""The gin edge: one gin file and its overrides become one frozen dataclass.
+
+gin-config stays out of the rest of the package: nothing else reads its global state. A gin file is found as it is
+written, relative to the current directory, and else among the files that ship with the project, so that
+`gin/corpora/installed.gin` works from any folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import functools
+import importlib.util  # noqa: F401  gin needs it loaded for `include`
+import logging
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+import gin
+from hephaestus_jax.errors import UserError
+
+T = TypeVar("T")
+
+OVERRIDE = "--gin."
+_PACKAGE = Path(__file__).resolve().parent
+SHIPPED = (_PACKAGE.parent, _PACKAGE)  # a checkout holds gin/ beside the package, a wheel inside it
+_NAME = re.compile(r"[A-Za-z_][\w./]*(\.[A-Za-z_]\w*)?$")
+
+
+def find_gin_file(name: str | Path) -> Path:
+    """The gin file called `name`.
+
+    Raises:
+        UserError: it is neither where it was said to be nor shipped with the project.
+    """
+    if Path(name).is_file():
+        return Path(name).resolve()
+    for root in SHIPPED:
+        if not Path(name).is_absolute() and (root / name).is_file():
+            return root / name
+    raise UserError(f"gin file {name} does not exist here or in the project; shipped are: {', '.join(_shipped())}")
+
+
+def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Separates `--gin.NAME=value` arguments from the others: (overrides as "NAME=value", the rest)."""
+    arguments = list(arguments)
+    overrides = [argument[len(OVERRIDE) :] for argument in arguments if argument.startswith(OVERRIDE)]
+    return overrides, [argument for argument in arguments if not argument.startswith(OVERRIDE)]
+
+
+def load_gin(
+    target: type[T],
+    gin_files: str | Path | Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    also: Sequence[type] = (),
+) -> T:
+    """The dataclass `target` as the gin files and then the overrides bind it.
+
+    Args:
+        target: a dataclass; gin knows it by its class name.
+        gin_files: one or several files, later ones override earlier ones.
+        overrides: "NAME=value" for a macro or "Class.field=value". A value that is no Python literal, macro (`%X`) or
+            reference (`@X`) is taken as a string, so that paths need no quotes.
+        also: further dataclasses that the files may bind or refer to.
+
+    Raises:
+        UserError: a file, name or value is wrong, or a required macro was not given.
+    """
+    files = [gin_files] if isinstance(gin_files, str | Path) else list(gin_files)
+    found = [find_gin_file(file) for file in files]
+    shown = ", ".join(map(str, files))
+    known = {cls.__name__: cls for cls in (target, *also)}
+    lines = [_binding(override) for override in overrides]
+    gin.clear_config()
+    try:
+        with gin.unlock_config():
+            makers = {name: _configurable(cls) for name, cls in known.items()}
+            _search_shipped()
+            for file in found:
+                gin.parse_config_file(str(file), print_includes_and_imports=False)
+            _check_names(lines)
+            gin.parse_config(lines)
+            _check_required(shown)
+        made = makers[target.__name__]()
+    except UserError:
+        raise
+    except (ValueError, TypeError, SyntaxError, OSError, LookupError, ImportError, RuntimeError) as error:
+        raise UserError(f"{shown}: {_explain(error, known)}") from error
+    finally:
+        gin.clear_config()
+    check_types(made, shown)
+    return made
+
+
+@functools.cache
+def _search_shipped() -> None:
+    """Lets `include 'gin/...'` find the shipped files; gin keeps its search path for good."""
+    for root in SHIPPED:
+        gin.add_config_file_search_path(str(root))
+    logging.getLogger().addFilter(lambda entry: not entry.getMessage().startswith("Path not found:"))
+
+
+_REGISTERED: dict[type, Any] = {}
+
+
+def _configurable(cls: type) -> Any:
+    """`cls` as a gin configurable; gin refuses to register a name twice, so each class is registered once."""
+    if cls not in _REGISTERED:
+        if not dataclasses.is_dataclass(cls):
+            raise TypeError(f"{cls.__name__} is not a dataclass")
+        _REGISTERED[cls] = gin.external_configurable(cls, cls.__name__, module=cls.__module__)
+    return _REGISTERED[cls]
+
+
+def _binding(override: str) -> str:
+    """One override as a gin statement, bare strings quoted."""
+    name, equals, value = override.partition("=")
+    name = name.strip()
+    if not equals or not _NAME.match(name):
+        raise UserError(f"override {OVERRIDE}{override} is not understood; write {OVERRIDE}NAME=value")
+    if not value.strip().startswith(("@", "%")):
+        try:
+            ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError):
+            value = repr(value)
+    return f"{name} = {value}"
+
+
+def _check_names(lines: Sequence[str]) -> None:
+    """gin takes any new name for a macro; here an override must name one that the files define or use."""
+    defined, used = _macros()
+    for name in (line.partition(" = ")[0] for line in lines):
+        if "." not in name and name not in defined | used:
+            near = difflib.get_close_matches(name, defined | used, n=1, cutoff=0.5) or sorted(defined | used)
+            raise UserError(f"override {OVERRIDE}{name}: no such name in the gin file; did you mean {', '.join(near)}?")
+
+
+def _check_required(shown: str) -> None:
+    """Reports everything that still has to be given, at once."""
+    defined, used = _macros()
+    missing = sorted(used - defined | set(re.findall(r"(?m)^([\w./]+) = %gin\.REQUIRED$", gin.config_str())))
+    if missing:
+        mend = " ".join(f"{OVERRIDE}{name}=..." for name in missing)
+        raise UserError(f"{shown}: {', '.join(missing)} must be given; add {mend}")
+
+
+def _macros() -> tuple[set[str], set[str]]:
+    """The macros that the parsed configuration defines (`NAME = ...`) and those it uses (`%NAME`)."""
+    config = gin.config_str()
+    return set(re.findall(r"(?m)^(\w+) = ", config)), set(re.findall(r"%(\w+)(?![\w.])", config))
+
+
+def _explain(error: Exception, known: Mapping[str, type]) -> str:
+    """gin's error in one line, with the mend where we know it."""
+    message = " ".join(str(error).split())
+    if required := re.search(r"__init__\(\) missing \d+ required positional arguments?: (.*?) No values", message):
+        return f"{required[1]} must be given; bind it in the file"
+    if field := re.search(r"doesn't have a parameter named '(\w+)'", message):
+        names = [f.name for cls in known.values() for f in dataclasses.fields(cls)]
+        near = difflib.get_close_matches(field[1], names, n=1) or names
+        return f"no setting is called {field[1]}; did you mean {', '.join(near)}?"
+    if unknown := re.search(r"No configurable matching (?:reference )?'([@\w./()]+)'", message):
+        return f"nothing is called {unknown[1]}; known are {', '.join(known)}"
+    return message
+
+
+def check_types(value: Any, where: str) -> None:
+    """Compares every field of a dataclass, nested ones included, with its annotation.
+
+    Raises:
+        UserError: a value is not of its field's type.
+    """
+    hints = typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if not _is(item, hints[field.name]):
+            wanted = str(field.type)
+            raise UserError(f"{where}: {type(value).__name__}.{field.name} is {item!r}; it must be of type {wanted}")
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            check_types(item, where)
+
+
+def _is(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_is(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return all(_is(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_is, value, arguments))
+    if origin is not None:
+        return isinstance(value, origin)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+def _shipped() -> list[str]:
+    return sorted({str(file.relative_to(root)) for root in SHIPPED for file in (root / "gin").rglob("*.gin")})
