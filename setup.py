@@ -37,6 +37,7 @@ setup(
         "seqio>=0.0.20",
         "tensorflow>=2.21",
         "tensorflow-datasets>=4.9.10",
+        "importlib_resources>=6",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "sentencepiece>=0.2,<0.2.3",  # 0.2.3 needs protobuf 7; beside packages that need 6, `import seqio` then fails
         "tokenizers>=0.22",
         "jinja2>=3.1",

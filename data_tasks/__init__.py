@@ -1,8 +1,8 @@
 """seqio Tasks and Mixtures over the corpus, and the functions by which users add their own.
 
-    import data_tasks, seqio
-    data_tasks.configure(corpus="/path/to/corpus", vocabulary="/path/to/tokenizer.json")
-    dataset = seqio.get_mixture_or_task("agent_code_text").get_dataset({"targets": 2048, "loss_weights": 2048}, "train")
+import data_tasks, seqio
+data_tasks.configure(corpus="/path/to/corpus", vocabulary="/path/to/tokenizer.json")
+dataset = seqio.get_mixture_or_task("agent_code_text").get_dataset({"targets": 2048, "loss_weights": 2048}, "train")
 """
 
 from data_tasks.mixtures import MIXTURES

@@ -1,11 +1,12 @@
 """From seqio Mixtures to packed caches and one `mixture.json`: what `python -m tools.build_cache` does.
 
-    OUT/mixture.json
-    OUT/caches/<task>-<split>-<sequence length>-<fingerprint>/
+OUT/mixture.json
+OUT/caches/<task>-<split>-<sequence length>-<fingerprint>/
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import seqio
 
 from data_tasks.seqio_source import tasks_and_rates, token_source
 from hephaestus_jax.data.cache import CacheManifest
-from hephaestus_jax.data.cache_build import build_cache
+from hephaestus_jax.data.cache_build import BuiltCache, build_cache
 from hephaestus_jax.data.mixture import Mixture, open_mixture, quantise
 from hephaestus_jax.data.mixture_spec import (
     MixtureSpec,
@@ -25,7 +26,9 @@ from hephaestus_jax.data.mixture_spec import (
     load_mixture_spec,
     save_mixture_spec,
 )
+from hephaestus_jax.data.task import RenderedTask, TokenSource
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.formats.user_data import UserDataSource
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def build_mixture(request: CacheRequest, say: Callable[[str], None] = print) -> 
         split: _build_split(request, sorted({name for stage in rates for name in stage}), split, say)
         for split in request.splits
     }
-    manifests = [manifest for caches in built.values() for _, manifest in caches.values()]
+    manifests = [cache.manifest for caches in built.values() for cache in caches.values()]
     spec = MixtureSpec(
         name="+".join(dict.fromkeys(stage.mixture for stage in request.stages)),
         seed=request.seed,
@@ -94,9 +97,7 @@ def build_mixture(request: CacheRequest, say: Callable[[str], None] = print) -> 
         sequence_length=request.sequence_length,
         vocabulary=_one_vocabulary(manifests),
         tasks=_parts(request.out, built["train"]),
-        stages=tuple(
-            Stage(stage.first_row, part) for stage, part in zip(request.stages, quantised, strict=True)
-        ),
+        stages=tuple(Stage(stage.first_row, part) for stage, part in zip(request.stages, quantised, strict=True)),
         validation={
             name: part
             for split in request.splits
@@ -111,7 +112,7 @@ def build_mixture(request: CacheRequest, say: Callable[[str], None] = print) -> 
 
 def _build_split(
     request: CacheRequest, names: list[str], split: str, say: Callable[[str], None]
-) -> dict[str, tuple[Path, CacheManifest]]:
+) -> dict[str, BuiltCache]:
     caches = {}
     for name in names:
         task = seqio.TaskRegistry.get(name)
@@ -124,13 +125,33 @@ def _build_split(
             _need(split, f"task {name!r} has no records")
             say(f"{name}: no {split} records")
             continue
-        path, manifest = build_cache(source, request.out / "caches", request.sequence_length, request.workers)
-        if manifest.rows == 0:
-            _need(split, f"no record of task {name!r} came out as a row: see {path}/manifest.json")
-            say(f"{name}: no {split} record came out as a row")
-            continue
-        caches[name] = (Path(path), manifest)
+        _report_quarantine(source, request.out, say)
+        caches[name] = build_cache(source, request.out / "caches", request.sequence_length, request.workers)
+        say(_summary(caches[name]))
     return caches
+
+
+def _report_quarantine(source: TokenSource, out: Path, say: Callable[[str], None]) -> None:
+    """Says what of a user's files could not be read, and writes reasons and examples beside the caches."""
+    if not (isinstance(source, RenderedTask) and isinstance(source.source, UserDataSource)):
+        return
+    quarantine = source.source.quarantine
+    if quarantine:
+        path = out / f"quarantine-{source.name}-{source.split}.json"
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(quarantine.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        say(f"{source.name} {source.split}: {quarantine.summary()}; examples in {path}")
+
+
+def _summary(built: BuiltCache) -> str:
+    """One line on a cache: what it holds and what was left out."""
+    manifest, counters = built.manifest, built.manifest.counters
+    left_out = counters.rejected_records + counters.empty_records + counters.unweighted_records
+    return (
+        f"{manifest.task} {manifest.split}: {manifest.records:,} records ({left_out:,} left out,"
+        f" {counters.continued_records:,} continued over rows), {manifest.rows:,} rows, {manifest.tokens:,} tokens,"
+        f" {100 * manifest.packing_efficiency:.2f} % of the rows filled{' (already built)' if built.reused else ''}"
+    )
 
 
 def _need(split: str, problem: str) -> None:
@@ -138,10 +159,10 @@ def _need(split: str, problem: str) -> None:
         raise UserError(f"{problem}; leave the task out of the mixture, or give it training records")
 
 
-def _parts(out: Path, caches: dict[str, tuple[Path, CacheManifest]]) -> dict[str, TaskCache]:
+def _parts(out: Path, caches: dict[str, BuiltCache]) -> dict[str, TaskCache]:
     return {
-        name: TaskCache(path.relative_to(out).as_posix(), manifest.rows, manifest.digest)
-        for name, (path, manifest) in caches.items()
+        name: TaskCache(cache.path.relative_to(out).as_posix(), cache.manifest.rows, cache.manifest.digest)
+        for name, cache in caches.items()
     }
 
 

@@ -7,6 +7,7 @@ the Task and tokenises in batches, which gives the same tokens several times fas
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -177,5 +178,9 @@ def add_user_task(
     if "train" not in directories:
         directories = {"train": directory}
     return add_record_task(
-        name, lambda split: UserDataSource(directories[split]), tuple(directories), renderer, vocabulary
+        name,
+        functools.cache(lambda split: UserDataSource(directories[split])),  # its index of the files is made once
+        tuple(directories),
+        renderer,
+        vocabulary,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -23,8 +23,8 @@ class HephaestusCorpus(tfds.core.GeneratorBasedBuilder):
     """Records of one slice of a corpus, as text, with their provenance."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "API documentation, trajectories, code and text."}
-    BUILDER_CONFIGS = [
+    RELEASE_NOTES: ClassVar = {"1.0.0": "API documentation, trajectories, code and text."}
+    BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name=name, description=f"The {name} slice of the corpus.") for name in SLICES
     ]
 

@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.util  # noqa: F401  gin needs it loaded for `include`
-import logging
+import io
 import re
 import types
 import typing
@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 OVERRIDE = "--gin."
 _PACKAGE = Path(__file__).resolve().parent
-SHIPPED = (_PACKAGE.parent, _PACKAGE)  # a checkout holds gin/ beside the package, a wheel inside it
+# A checkout has its gin/ beside the package; an installed package has it inside, under a name of its own, because
+# `import gin` must find gin-config.
+SHIPPED = (_PACKAGE.parent / "gin", _PACKAGE / "shipped_gin")
 _NAME = re.compile(r"[A-Za-z_][\w./]*(\.[A-Za-z_]\w*)?$")
 
 
@@ -37,12 +39,18 @@ def find_gin_file(name: str | Path) -> Path:
     Raises:
         UserError: it is neither where it was said to be nor shipped with the project.
     """
-    if Path(name).is_file():
-        return Path(name).resolve()
-    for root in SHIPPED:
-        if not Path(name).is_absolute() and (root / name).is_file():
-            return root / name
-    raise UserError(f"gin file {name} does not exist here or in the project; shipped are: {', '.join(_shipped())}")
+    found = _locate(str(name))
+    if found is None:
+        shipped = sorted({f"gin/{file.relative_to(root)}" for root in SHIPPED for file in root.rglob("*.gin")})
+        raise UserError(f"gin file {name} exists neither here nor in the project, which ships {', '.join(shipped)}")
+    return found
+
+
+def _locate(name: str) -> Path | None:
+    path = Path(name)
+    inside = Path(*path.parts[1:]) if path.parts[:1] == ("gin",) else path
+    candidates = [path] if path.is_absolute() else [path, *(root / inside for root in SHIPPED)]
+    return next((candidate.resolve() for candidate in candidates if candidate.is_file()), None)
 
 
 def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -79,7 +87,7 @@ def load_gin(
     try:
         with gin.unlock_config():
             makers = {name: _configurable(cls) for name, cls in known.items()}
-            _search_shipped()
+            _read_shipped()
             for file in found:
                 gin.parse_config_file(str(file), print_includes_and_imports=False)
             _check_names(lines)
@@ -97,11 +105,9 @@ def load_gin(
 
 
 @functools.cache
-def _search_shipped() -> None:
-    """Lets `include 'gin/...'` find the shipped files; gin keeps its search path for good."""
-    for root in SHIPPED:
-        gin.add_config_file_search_path(str(root))
-    logging.getLogger().addFilter(lambda entry: not entry.getMessage().startswith("Path not found:"))
+def _read_shipped() -> None:
+    """Lets `include 'gin/...'` find the shipped files. Called once: gin keeps its readers for good."""
+    gin.config.register_file_reader(lambda name: io.StringIO(find_gin_file(name).read_text("utf-8")), lambda name: True)
 
 
 _REGISTERED: dict[type, Any] = {}
@@ -205,7 +211,3 @@ def _is(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return not isinstance(hint, type) or isinstance(value, hint)
-
-
-def _shipped() -> list[str]:
-    return sorted({str(file.relative_to(root)) for root in SHIPPED for file in (root / "gin").rglob("*.gin")})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hephaestus_jax.errors import UserError
 
@@ -21,3 +24,25 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stderr.close()
         sys.exit(141)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Keeps what native libraries print while they are imported off the terminal, unless the import fails.
+
+    TensorFlow logs lines about the machine before any log level of its own is in force.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from hephaestus_jax.errors import UserError
-from tools._command import run
+from tools._command import quiet_imports, run
 
 
 def _arguments() -> argparse.Namespace:
@@ -40,10 +40,10 @@ def main() -> None:
     args = _arguments()
     if bool(args.mixture) == bool(args.data):
         raise UserError("give either --mixture NAME or --data DIR")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import data_tasks
-    from data_tasks.caching import CacheRequest, StageRequest, build_mixture
-    from hephaestus_jax.formats.rendering import RecordRenderer
+    with quiet_imports():
+        import data_tasks
+        from data_tasks.caching import CacheRequest, StageRequest, build_mixture
+        from hephaestus_jax.formats.rendering import RecordRenderer
 
     chat = args.chat or data_tasks.current().renderer.chat
     data_tasks.configure(

@@ -181,7 +181,10 @@ class Cache:
             manifest = CacheManifest.from_json(storage.read_json(MANIFEST), f"{storage}/{MANIFEST}")
         except MissingKeyError:
             raise UserError(f"no cache at {storage}: build one with `python -m tools.build_cache`") from None
-        listed = storage.read(FILES)
+        try:
+            listed = storage.read(FILES)
+        except MissingKeyError as error:
+            raise UserError(f"{storage} is incomplete: {error}; rebuild the cache, or copy it anew") from error
         if hashlib.sha256(listed).hexdigest() != manifest.files_digest:
             raise UserError(f"{storage}/{FILES} was changed since the cache was built; rebuild it")
         files = {name: (size, sha256) for name, (size, sha256) in json.loads(listed).items()}

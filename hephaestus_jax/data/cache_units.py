@@ -35,7 +35,7 @@ class TokenTable:
 
     name: str
     digest: str
-    bytes_V: np.ndarray  # int64 [vocabulary size]; 0 for control tokens
+    bytes_V: np.ndarray  # int32 [vocabulary size]; 0 for control tokens
 
     @classmethod
     def load(cls, path: str) -> TokenTable:
@@ -43,7 +43,7 @@ class TokenTable:
         from hephaestus_jax.data.vocabularies import load_vocabulary
 
         vocabulary = load_vocabulary(path)
-        return cls(Path(vocabulary.path).name, vocabulary.digest, np.asarray(vocabulary.token_bytes, np.int64))
+        return cls(Path(vocabulary.path).name, vocabulary.digest, np.asarray(vocabulary.token_bytes, np.int32))
 
     @property
     def size(self) -> int:
@@ -176,7 +176,8 @@ def _unit(
     lengths_S = np.fromiter((len(piece.tokens_T) for piece in pieces), np.int32, len(pieces))
     _check(tokens_T, weights_T, lengths_S, pieces, task, table)
     learned_T = weights_T > 0
-    plain = bool((weights_T[learned_T] == 1).all())
+    loss_tokens = int(np.count_nonzero(learned_T))
+    plain = int(np.count_nonzero(weights_T == 1)) == loss_tokens
     origins: dict[OriginUsed, int] = {}
     origin_of: dict[Any, int] = {}  # by the source's own objects, which are few
     for origin in {piece.origin: None for piece in pieces}:
@@ -187,9 +188,9 @@ def _unit(
         segments=len(pieces),
         records=records,
         tokens=len(tokens_T),
-        loss_tokens=int(learned_T.sum()),
+        loss_tokens=loss_tokens,
         loss_weight=float(weights_T.sum(dtype=np.float64)),
-        loss_bytes=int(table.bytes_V[tokens_T[learned_T]].sum()),
+        loss_bytes=int(table.bytes_V[tokens_T[learned_T]].sum(dtype=np.int64)),
         most_segments=int(packed.row_segments_N.max(initial=0)),
         plain_weights=plain,
         counters=counters,
@@ -216,11 +217,14 @@ def _check(
     task: str,
     table: TokenTable,
 ) -> None:
+    if not len(tokens_T):
+        return
+    in_range = 0 <= tokens_T.min() and tokens_T.max() < table.size
+    if in_range and weights_T.min() >= 0 and weights_T.max() < np.inf:  # NaN compares as False
+        return
     foreign_T = (tokens_T < 0) | (tokens_T >= table.size)
     broken_T = ~((weights_T >= 0) & np.isfinite(weights_T))
     bad = np.flatnonzero(foreign_T | broken_T)
-    if not len(bad):
-        return
     piece = pieces[int(np.searchsorted(np.cumsum(lengths_S), bad[0], side="right"))]
     if foreign_T[bad[0]]:
         raise UserError(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hephaestus_jax.data.cache import Cache
-from hephaestus_jax.data.mixture import Mixture
+from hephaestus_jax.data.mixture import Mixture, group
 from hephaestus_jax.errors import UserError
 
 if TYPE_CHECKING:  # jax is imported where it is used: reading rows does not need it
@@ -64,7 +64,8 @@ class Batch:
 class _ReadAhead:
     """Calls `assemble` on each item of `items` in background threads and yields the results in order.
 
-    Errors of a thread are raised by `next`. Threads hold no lock and wait for nobody, so closing cannot deadlock.
+    An error of a thread is raised by `next`, and again if asked again: nothing is skipped. Threads hold no lock and
+    wait for nobody, so closing cannot deadlock.
     """
 
     def __init__(self, assemble: Callable[[int], Batch], items: Iterable[int], depth: int, threads: int) -> None:
@@ -82,10 +83,12 @@ class _ReadAhead:
 
     def next(self) -> Batch:
         if not self._pending:
+            self.close()
             raise StopIteration
         started = time.perf_counter()
-        batch = self._pending.popleft().result()
+        batch = self._pending[0].result()
         self.stall_seconds += time.perf_counter() - started
+        self._pending.popleft()
         self._fill()
         return batch
 
@@ -95,15 +98,16 @@ class _ReadAhead:
 
 
 class Loader:
-    """An endless iterator over the batches of a run, from `next_row` on.
+    """An iterator over the batches of a run, from `next_row` on.
 
     Args:
         mixture: with its caches open (`open_mixture`).
         batch_size: rows of the global batch, B.
         next_row: the first row of the first batch: 0, or what the checkpoint stored.
         host_rows: places in the global batch that this host's devices hold, from `host_rows`; all by default.
-        prefetch: batches held or under way at any time; bounds memory.
-        threads: batches assembled at the same time.
+        batches: how many to deliver; without end by default.
+        prefetch: batches ready or under way at any time, each 16 · N · L bytes.
+        threads: batches assembled at the same time; TensorStore reads the rows of each in threads of its own.
     """
 
     def __init__(
@@ -112,8 +116,9 @@ class Loader:
         batch_size: int,
         next_row: int = 0,
         host_rows: np.ndarray | None = None,
+        batches: int | None = None,
         prefetch: int = 8,
-        threads: int = 4,
+        threads: int = 2,
     ) -> None:
         missing = [name for name in mixture.task_names if name not in mixture.caches]
         if missing:
@@ -125,7 +130,8 @@ class Loader:
         self.next_row = next_row
         self.bytes_delivered = 0
         self._places = _check_places(host_rows, batch_size)
-        self._ahead = _ReadAhead(self.assemble, itertools.count(next_row, batch_size), prefetch, threads)
+        first_rows = itertools.islice(itertools.count(next_row, batch_size), batches)
+        self._ahead = _ReadAhead(self.assemble, first_rows, prefetch, threads)
 
     @property
     def stall_seconds(self) -> float:
@@ -137,9 +143,9 @@ class Loader:
         rows = first_row + self._places
         task, _, cache_row = self.mixture.locate(rows)
         arrays = _empty_arrays(len(rows), self.mixture.spec.sequence_length)
-        for k in np.unique(task):
-            chosen = np.flatnonzero(task == k)
-            _read_into(arrays, chosen, self.mixture.caches[self.mixture.task_names[k]], cache_row[chosen])
+        for chosen in group(task):
+            cache = self.mixture.caches[self.mixture.task_names[task[chosen[0]]]]
+            _read_into(arrays, chosen, cache, cache_row[chosen])
         return Batch(
             **arrays,
             task_ids=task.astype(np.int32),

@@ -80,12 +80,10 @@ class Mixture:
         task, cursor = self._task_and_cursor(rows)
         epoch, within = np.divmod(cursor, self._cache_rows_K[task])
         cache_row = np.empty_like(cursor)
-        for k in np.unique(task):
-            of_task = task == k
-            for e in np.unique(epoch[of_task]):
-                chosen = of_task & (epoch == e)
-                key = derive_key("epoch", self.spec.seed, self.task_names[k], int(e))
-                cache_row[chosen] = permute(within[chosen], int(self._cache_rows_K[k]), key)
+        for chosen in group(task, epoch):
+            k = task[chosen[0]]
+            key = derive_key("epoch", self.spec.seed, self.task_names[k], int(epoch[chosen[0]]))
+            cache_row[chosen] = permute(within[chosen], int(self._cache_rows_K[k]), key)
         return Location(task, epoch, cache_row)
 
     def counts(self, row: int) -> np.ndarray:
@@ -108,7 +106,7 @@ class Mixture:
     def describe(self, total_rows: int) -> str:
         """`epochs` as a table, to be printed before a run."""
         uses = self.epochs(total_rows)
-        table = [("task", "rows in cache", "share of rows", "rows used", "epochs", "tokens")]
+        table = [("task", "rows in cache", "share of rows", "rows used", "epochs", "tokens with padding")]
         for use in uses:
             numbers = (f"{use.cache_rows:,}", f"{100 * use.share:.2f} %", f"{use.rows:,}", f"{use.epochs:.3f}")
             table.append((use.task, *numbers, f"{use.tokens:,}"))
@@ -125,12 +123,12 @@ class Mixture:
         stage = np.searchsorted(self._first_rows, rows, side="right") - 1
         page, slot = np.divmod(rows - self._first_rows[stage], self._page_rows)
         task, cursor = np.empty_like(rows), np.empty_like(rows)
-        for s, p in np.unique(np.stack([stage, page]), axis=1).T.tolist():
-            chosen = (stage == s) & (page == p)
+        for chosen in group(stage, page):
+            s, p = int(stage[chosen[0]]), int(page[chosen[0]])
             task_in_page, rank_in_page = self._page(s, p)
             task[chosen] = k = task_in_page[slot[chosen]]
-            before = self._cursors[s] + p * self._page_blocks * self._rates[s]
-            cursor[chosen] = before[k] + rank_in_page[slot[chosen]]
+            before_K = self._cursors[s] + p * self._page_blocks * self._rates[s]
+            cursor[chosen] = before_K[k] + rank_in_page[slot[chosen]]
         return task, cursor
 
     def _counts_in_stage(self, stage: int, rows: int) -> np.ndarray:
@@ -177,6 +175,15 @@ def _lay_out(
     return task, rank
 
 
+def group(*columns: np.ndarray) -> list[np.ndarray]:
+    """Indices of equal rows of the table that `columns` (each [N]) make: one array per distinct row."""
+    if not columns[0].size:
+        return []
+    order = np.lexsort(columns)
+    changes = np.any([np.diff(column[order]) != 0 for column in columns], axis=0)
+    return np.split(order, np.flatnonzero(changes) + 1)
+
+
 def _row_numbers(rows: np.ndarray) -> np.ndarray:
     rows = np.asarray(rows)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
@@ -198,6 +205,8 @@ def quantise(rates: Mapping[str, float], denominator: int) -> dict[str, int]:
         UserError: a rate is no positive number, or would come out as zero.
     """
     bad = [name for name, rate in rates.items() if not (math.isfinite(rate) and rate > 0)]
+    if denominator < 1:
+        raise UserError(f"denominator {denominator} is below 1; it is the number of rows over which rates are exact")
     if bad or not rates:
         where = f"the rate of {bad[0]!r} is {rates[bad[0]]}" if bad else "a mixture has no tasks"
         raise UserError(f"{where}; give every task of the mixture a rate above 0 and leave the others out")
@@ -209,9 +218,9 @@ def quantise(rates: Mapping[str, float], denominator: int) -> dict[str, int]:
         whole[name] += 1
     zero = [name for name, rate in whole.items() if rate == 0]
     if zero:
-        enough = max(math.ceil(denominator / exact[name]) for name in zero)
+        enough = max(math.ceil(total / Fraction(rates[name])) for name in zero)
         raise UserError(
-            f"task {zero[0]!r} with {100 * float(exact[zero[0]] / denominator):.3g} % of the mixture rounds to 0 of"
+            f"task {zero[0]!r} with {100 * float(Fraction(rates[zero[0]]) / total):.3g} % of the mixture rounds to 0 of"
             f" {denominator} rows; use a denominator of at least {enough}"
         )
     return {name: whole[name] for name in rates}

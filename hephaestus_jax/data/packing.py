@@ -87,7 +87,7 @@ def split(record: TokenizedRecord, sequence_length: int) -> list[Piece]:
     A record is learnable if a token other than its first has weight. Empty and one-token records are not.
     """
     tokens_T, weights_T = record.tokens_T, record.weights_T
-    if not weights_T[1:].any():
+    if not np.count_nonzero(weights_T[1:]):
         return []
     total = len(tokens_T)
     stop = min(total, sequence_length)
@@ -163,7 +163,7 @@ def lay_out(
 ) -> Rows:
     """Spreads segments, laid end to end in `tokens_T` and `weights_T`, over their rows."""
     first_segment_N = np.cumsum(row_segments_N) - row_segments_N
-    number_S = np.arange(len(lengths_S)) - np.repeat(first_segment_N, row_segments_N) + 1
+    number_S = np.arange(1, len(lengths_S) + 1) - np.repeat(first_segment_N, row_segments_N)
     start_S = np.cumsum(lengths_S) - lengths_S
     filled_N = np.add.reduceat(lengths_S, first_segment_N) if len(lengths_S) else np.zeros(0, np.int64)
     filled_NL = np.arange(sequence_length) < filled_N[:, None]
@@ -173,10 +173,12 @@ def lay_out(
         values_NL[filled_NL] = values_T
         return values_NL
 
+    positions_T = np.arange(len(tokens_T), dtype=np.int32)
+    positions_T -= np.repeat(start_S.astype(np.int32), lengths_S)
     return Rows(
         tokens_NL=spread(tokens_T, np.int32),
-        segment_ids_NL=spread(np.repeat(number_S, lengths_S), np.int32),
-        positions_NL=spread(np.arange(len(tokens_T)) - np.repeat(start_S, lengths_S), np.int32),
+        segment_ids_NL=spread(np.repeat(number_S.astype(np.int32), lengths_S), np.int32),
+        positions_NL=spread(positions_T, np.int32),
         loss_weights_NL=spread(weights_T, np.float32),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -157,7 +158,10 @@ def copy(source: Storage, target: Storage, last: Iterable[str] = ("manifest.json
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, without the source locations and tracebacks that TensorStore appends."""
+    """What went wrong in one line: the system's own words where TensorStore quotes them among its own."""
+    code = re.search(r"\[os_error_code='(\d+)'\]", str(error))
+    if code:
+        return os.strerror(int(code[1]))
     text = " ".join(str(error).split(" [source locations=")[0].split())
     return text[:500] or type(error).__name__
 

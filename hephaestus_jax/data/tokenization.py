@@ -24,7 +24,7 @@ from hephaestus_jax.data.vocabularies import Vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.spans import BOS, EOS, Rendering, Span
 
-# In a template span this is a control token or a mistake.
+# In a template span this is a control token or a mistake, unless the renderer says which control tokens it writes.
 _CONTROL_LIKE = re.compile(r"<\|\w+\|>")
 _RUN = -1  # in place of a control id
 
@@ -56,7 +56,9 @@ def check_controls(controls: Iterable[str], vocabulary: Vocabulary) -> None:
         )
 
 
-def tokenize(renderings: Sequence[Rendering], vocabulary: Vocabulary, controls: Sequence[str] = ()) -> list[Tokens]:
+def tokenize(
+    renderings: Sequence[Rendering], vocabulary: Vocabulary, controls: Sequence[str] | None = None
+) -> list[Tokens]:
     """The tokens of each rendering.
 
     A token's weight is the least of those of the characters it covers, in whole or in part. Beginning and end of text
@@ -65,13 +67,14 @@ def tokenize(renderings: Sequence[Rendering], vocabulary: Vocabulary, controls: 
     Args:
         renderings: any number of them; tokenised in one call of the tokenizer.
         vocabulary: whose ids the tokens are.
-        controls: the control tokens that the renderer writes (`Renderer.controls`), checked against the vocabulary.
+        controls: the control tokens that the renderer writes (`Renderer.controls`), all of which the vocabulary must
+            have. By default whatever looks like `<|name|>` in a template must be a control token of the vocabulary.
 
     Raises:
         UserError: a template names a control token that the vocabulary lacks, or a text is not valid Unicode.
     """
-    check_controls(controls, vocabulary)
-    batch = _Batch(vocabulary)
+    check_controls(controls or (), vocabulary)
+    batch = _Batch(vocabulary, controls is None)
     for rendering in renderings:
         batch.add(rendering)
     return batch.tokens()
@@ -91,6 +94,7 @@ class _Batch:
     """Renderings on their way to tokens. An *item* is a control token or a run."""
 
     vocabulary: Vocabulary
+    strict: bool  # whether all that looks like a control token must be one
     items: list[int] = field(default_factory=list)  # the control id, or _RUN
     item_weights: list[float] = field(default_factory=list)  # of control tokens; 0 for runs
     texts: list[str] = field(default_factory=list)  # of runs
@@ -125,7 +129,7 @@ class _Batch:
         if not span.text:  # a seam
             self._end_run()
             self._after_control = False
-        for control, text in _split_template(self.vocabulary, span.text):
+        for control, text in _split_template(self.vocabulary, span.text, self.strict):
             if control == _RUN:
                 self._add_text(text, span.weight)
             else:
@@ -250,23 +254,22 @@ class _Runs:
 
 
 @functools.lru_cache(maxsize=4096)
-def _split_template(vocabulary: Vocabulary, text: str) -> tuple[tuple[int, str], ...]:
+def _split_template(vocabulary: Vocabulary, text: str, strict: bool) -> tuple[tuple[int, str], ...]:
     """A template's text as control ids, each with "", and the plain text between them, each with `_RUN`."""
     parts: list[tuple[int, str]] = []
     for number, part in enumerate(_control_pattern(vocabulary).split(text)):
-        if number % 2 == 0:
-            if part:
-                parts.append((_RUN, part))
+        if number % 2 == 0:  # between control tokens
+            if strict:
+                check_controls(_CONTROL_LIKE.findall(part), vocabulary)
+            parts += [(_RUN, part)] if part else []
         elif part in vocabulary.control_ids:
             if part in vocabulary.swallowing:
                 raise UserError(f"{vocabulary.path} lets {part} swallow white space beside it; templates cannot use it")
             parts.append((vocabulary.control_ids[part], ""))
-        elif part not in (BOS, EOS):
-            check_controls([part], vocabulary)
     return tuple(parts)
 
 
 @functools.lru_cache(maxsize=8)
 def _control_pattern(vocabulary: Vocabulary) -> re.Pattern[str]:
     names = sorted({*vocabulary.control_ids, BOS, EOS}, key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, names))}|{_CONTROL_LIKE.pattern})")
+    return re.compile(f"({'|'.join(map(re.escape, names))})")

@@ -20,51 +20,44 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from hephaestus_jax.data import tiktoken_files
-from hephaestus_jax.data.vocabularies import Vocabulary, is_marker, single_threaded
+from hephaestus_jax.data.vocabularies import WELL_KNOWN, Vocabulary, is_marker, single_threaded
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import Json
-from hephaestus_jax.formats.spans import BOS, EOS
 
 _SPACE = "\u2581"  # SentencePiece's sign for a space
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-# Looked for, in this order, where neither a file beside the tokenizer nor its post-processor names the token.
-_WELL_KNOWN = {
-    "bos": (BOS, "<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>"),
-    "eos": (EOS, "<|end_of_text|>", "</s>", "<eos>", "<|endoftext|>"),
-    "pad": ("<|pad|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]"),
-}
 
 
-def from_json(path: str, content: bytes) -> Vocabulary:
-    """The vocabulary of a `tokenizer.json` or Mistral tekken file.
+def read_tokenizer_json(path: str, content: bytes) -> dict[str, Json]:
+    """The JSON object of a `tokenizer.json`, or what a tekken or tiktoken file is as one.
 
     Raises:
         UserError: the file is damaged or of another kind.
     """
+    if not content.lstrip().startswith(b"{"):
+        return tiktoken_files.llama3_tokenizer_json(path)
     try:
         spec = json.loads(content)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); fetch the tokenizer again") from error
-    if "config" in spec and "vocab" in spec:
-        spec = tiktoken_files.tekken_tokenizer_json(path, spec)
-    return TokenizerJsonVocabulary(path, spec, content)
+    return tiktoken_files.tekken_tokenizer_json(path, spec) if "config" in spec and "vocab" in spec else spec
 
 
 class TokenizerJsonVocabulary(Vocabulary):
-    """A vocabulary over the JSON object of a `tokenizer.json`."""
+    """A vocabulary over a `tokenizer.json`, a tekken file or Llama 3's tiktoken file."""
 
-    def __init__(self, path: str, spec: Mapping[str, Json], content: bytes) -> None:
+    def __init__(self, path: str, content: bytes) -> None:
         """Builds the plain encoder.
 
         Args:
             path: the file; its neighbours `tokenizer_config.json` and `special_tokens_map.json` name BOS, EOS and pad.
-            spec: the JSON object.
             content: the bytes of the file.
 
         Raises:
             UserError: the tokenizer is of a kind that is not supported, or damaged.
         """
         single_threaded()
+        spec = read_tokenizer_json(path, content)
         try:
             self._byte_level = _check_kind(path, spec)
             names = _special_names(Path(path).parent, spec)
@@ -215,7 +208,7 @@ def _special_names(folder: Path, spec: Mapping[str, Json]) -> dict[str, str | No
                 settings = json.loads((folder / file).read_text("utf-8"))
             except ValueError as error:
                 raise UserError(f"{folder / file} is damaged ({error}); fetch the tokenizer again") from error
-            for key in _WELL_KNOWN:
+            for key in WELL_KNOWN:
                 if f"{key}_token" in settings:
                     value = settings[f"{key}_token"]
                     names[key] = value["content"] if isinstance(value, dict) else value
@@ -234,7 +227,7 @@ def _post_processor_names(processor: Json) -> dict[str, str | None]:
 
 def _special_ids(path: str, names: Mapping[str, str | None], controls: Mapping[str, int]) -> dict[str, int | None]:
     ids: dict[str, int | None] = {}
-    for key, candidates in _WELL_KNOWN.items():
+    for key, candidates in WELL_KNOWN.items():
         name = names.get(key, next((name for name in candidates if name in controls), None))
         if name and name not in controls:
             raise UserError(f"the files beside {path} name {key}_token {name}, which is none of its added tokens")

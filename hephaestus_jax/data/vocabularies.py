@@ -40,6 +40,14 @@ _HTML = re.compile(
 # Names under which tokenizers are found in a model directory; the first that is there is taken.
 _FILES = ("tokenizer.json", "tekken.json", "tokenizer.model")
 
+# Names of beginning, end and padding: the first is what we call them, the others are found where no file says so.
+WELL_KNOWN = {
+    "bos": (BOS, "<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>"),
+    "eos": (EOS, "<|end_of_text|>", "</s>", "<eos>", "<|endoftext|>"),
+    "pad": ("<|pad|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]"),
+}
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")  # how such a file begins
+
 
 def is_marker(spelling: str) -> bool:
     """Whether a token that is not declared special is spelt like a control token.
@@ -162,6 +170,10 @@ class Vocabulary(ABC):
             return b"".join([self._pieces[i] for i in array_T]).decode("utf-8", "replace")
         return self._without_dummy_prefixes(array_T).decode("utf-8", "replace")
 
+    def pieces(self, ids: Sequence[int] | np.ndarray) -> list[bytes]:
+        """The bytes each id stands for; of a control token, its spelling."""
+        return [self._pieces[int(i)] for i in ids]
+
     def _without_dummy_prefixes(self, ids_T: np.ndarray) -> bytes:
         joined, fresh = bytearray(), True  # fresh: a text begins here, so its first space may be the dummy prefix
         for i in ids_T:
@@ -193,15 +205,10 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
 @functools.lru_cache(maxsize=8)
 def _load(path: str, _mtime: int, _size: int) -> Vocabulary:
     content = Path(path).read_bytes()
-    if content.lstrip()[:1] == b"{":
-        from hephaestus_jax.data.tokenizer_json import from_json
-
-        return from_json(path, content)
-    if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", content):
-        from hephaestus_jax.data.tiktoken_files import llama3_tokenizer_json
+    if content.lstrip().startswith(b"{") or _TIKTOKEN.match(content):
         from hephaestus_jax.data.tokenizer_json import TokenizerJsonVocabulary
 
-        return TokenizerJsonVocabulary(path, llama3_tokenizer_json(path), content)
+        return TokenizerJsonVocabulary(path, content)
     from hephaestus_jax.data.sentencepiece_vocabulary import SentencePieceVocabulary
 
     return SentencePieceVocabulary(path, content)

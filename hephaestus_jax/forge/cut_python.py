@@ -29,7 +29,16 @@ _TRIPLE = re.compile(r"(?i)(?:r|u|b|br|rb)?(\"\"\"|''')")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-Edit = tuple[int, int, str]  # characters [start, end) are replaced by the text
+
+
+@dataclass(frozen=True, order=True)
+class Edit:
+    """Characters [start, end) are replaced by `text`; `is_definition` marks a held-out API's own definition."""
+
+    start: int
+    end: int
+    text: str = ""
+    is_definition: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
     Raises:
         Unparseable: the text is not Python to begin with.
     """
-    source = _Source(text, parse(text))
+    source = _Source(text, parse(text), offsets)
     hits = set(offsets)
     for _ in range(_ROUNDS):
         cutter = _Cutter(source, sorted(hits), words)
@@ -83,26 +92,30 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
             break
         hits = more
     for edits in (cutter.edits, source.top_level_edits(hits)):
-        made = _apply(text, edits)
+        kept = _disjoint(edits)
+        made = _apply(text, kept)
         try:
             parse(made)
         except Unparseable:
             continue
-        return PythonCut(made, cutter.definitions, cutter.pieces)
+        definitions = sum(edit.is_definition for edit in kept)
+        return PythonCut(made, definitions, len(kept) - definitions)
     return None
 
 
 class _Source:
     """A parsed text with the places of its nodes and comments as character offsets."""
 
-    def __init__(self, text: str, tree: ast.Module) -> None:
+    def __init__(self, text: str, tree: ast.Module, offsets: Iterable[int]) -> None:
         self.text, self.tree = text, tree
         self.lines = text.split("\n")
         self._starts = [0]
         for line in self.lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._ascii = text.isascii()
-        self.comments = list(self._comments())
+        # finding the comments is slow, and they matter only where a hit may be in one
+        in_comment = any("#" in text[self.line_start(offset) : offset] for offset in offsets)
+        self.comments = list(self._comments()) if in_comment else []
 
     def offset(self, line: int, column: int) -> int:
         """Character offset of a line (from 1) and a column in UTF-8 bytes, as syntax trees count."""
@@ -131,22 +144,37 @@ class _Source:
     def line_start(self, offset: int) -> int:
         return self.text.rfind("\n", 0, offset) + 1
 
-    def removal(self, start: int, end: int) -> Edit:
+    def comment_at(self, offset: int) -> tuple[int, int] | None:
+        """The comment that a character is in."""
+        place = bisect.bisect_right(self.comments, (offset, len(self.text))) - 1
+        return self.comments[place] if place >= 0 and offset < self.comments[place][1] else None
+
+    def removal(self, statement: ast.stmt, is_definition: bool = False) -> Edit:
         """The edit that removes a statement: its whole lines where it has them to itself."""
         text = self.text
+        start, end = self.span(statement)
         begin = self.line_start(start)
         if text[begin:start].strip():  # after "x = 1;"
             before = re.search(r"\s*;\s*$", text[begin:start])
             rest = re.match(r"[ \t]*;", text[end:])
-            return (begin + before.start() if before else start), end + (rest.end() if rest and not before else 0), ""
+            return Edit(begin + before.start() if before else start, end + (rest.end() if rest and not before else 0))
         tail = re.match(r"[ \t]*(?:#[^\n]*)?(?:\n|$)", text[end:])
         if not tail:  # before "; y = 2"
             rest = re.match(r"[ \t]*;[ \t]*", text[end:])
-            return start, end + (rest.end() if rest else 0), ""
-        begin, end = self._with_comment_above(begin, start), end + tail.end()
+            return Edit(start, end + (rest.end() if rest else 0))
+        end += tail.end()
+        if isinstance(statement, Definition):
+            begin = self._with_comment_above(begin, start)
         if not text[:begin].strip(" \n") or text[:begin].endswith("\n\n"):
             end += len(re.match(r"(?:[ \t]*\n)*", text[end:])[0])  # type: ignore[index]
-        return begin, end, ""
+        return Edit(begin, end, is_definition=is_definition)
+
+    def comment_removal(self, start: int, end: int) -> Edit:
+        """The edit that removes a comment, with its line if it has one to itself."""
+        begin = self.line_start(start)
+        if self.text[begin:start].strip():
+            return Edit(begin + len(self.text[begin:start].rstrip()), end)
+        return Edit(begin, min(end + 1, len(self.text)))
 
     def _with_comment_above(self, begin: int, start: int) -> int:
         """Takes in the comment lines that stand directly above and are indented alike."""
@@ -161,14 +189,12 @@ class _Source:
 
     def top_level_edits(self, hits: Iterable[int]) -> list[Edit]:
         """A coarse cut: whole statements of the module, and whole comments."""
-        edits: list[Edit] = []
-        spans = [self.span(statement) for statement in self.tree.body]
-        for hit in hits:
-            for start, end in spans:
-                if start <= hit < end:
-                    edits.append(self.removal(start, end))
-        edits += [self.removal(start, end) for start, end in self.comments if any(start <= h < end for h in hits)]
-        return edits
+        edits = [self.removal(s) for s in self.tree.body if any(_within(hit, self.span(s)) for hit in hits)]
+        return edits + [self.comment_removal(*place) for place in set(map(self.comment_at, hits)) if place]
+
+
+def _within(offset: int, span: tuple[int, int]) -> bool:
+    return span[0] <= offset < span[1]
 
 
 class _Cutter:
@@ -176,18 +202,11 @@ class _Cutter:
 
     def __init__(self, source: _Source, hits: Sequence[int], words: frozenset[str]) -> None:
         self.source, self.words = source, words
-        self.edits: list[Edit] = []
-        self.definitions = self.pieces = 0
+        comments = {hit: place for hit in hits if (place := source.comment_at(hit))}
+        self.edits = [source.comment_removal(*place) for place in sorted(set(comments.values()))]
+        self._hits = [hit for hit in hits if hit not in comments]
         self._lost: set[str] = set()  # module-level names that cut statements bound
         self._lost_attributes: dict[ast.ClassDef, set[str]] = {}
-        comments = source.comments
-        inside = {hit for hit in hits for place in [bisect.bisect_right(comments, (hit, 1 << 60)) - 1]
-                  if place >= 0 and hit < comments[place][1]}  # fmt: skip
-        for start, end in comments:
-            if any(start <= hit < end for hit in inside):
-                self.edits.append(self._comment_removal(start, end))
-                self.pieces += 1
-        self._hits = [hit for hit in hits if hit not in inside]
 
     def module(self) -> None:
         """Cuts the whole module."""
@@ -195,12 +214,6 @@ class _Cutter:
 
     def _in(self, span: tuple[int, int]) -> list[int]:
         return self._hits[bisect.bisect_left(self._hits, span[0]) : bisect.bisect_left(self._hits, span[1])]
-
-    def _comment_removal(self, start: int, end: int) -> Edit:
-        begin = self.source.line_start(start)
-        if self.source.text[begin:start].strip():
-            return begin + len(self.source.text[begin:start].rstrip()), end, ""
-        return begin, min(end + 1, len(self.source.text)), ""
 
     # Blocks at module and class level. `owner` is the class whose body it is, None in the module.
 
@@ -214,33 +227,35 @@ class _Cutter:
         return left > 0
 
     def _remove(self, statement: ast.stmt, owner: ast.ClassDef | None) -> None:
-        self.edits.append(self.source.removal(*self.source.span(statement)))
-        if isinstance(statement, Definition) and statement.name in self.words:
-            self.definitions += 1
-            return
-        self.pieces += 1
-        self._note_lost(statement, owner)
-
-    def _note_lost(self, statement: ast.stmt, owner: ast.ClassDef | None) -> None:
-        """Notes what the removed statement bound. Functions cut for what they use keep their callers."""
-        if isinstance(statement, Definition):
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Assign | ast.AnnAssign) and self._in(self.source.span(node)):
-                    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                    if owner is not None:
-                        self._lost_attributes.setdefault(owner, set()).update(_own_attributes(targets))
-            return
-        names = _bound_names(statement)
+        is_definition = isinstance(statement, Definition) and statement.name in self.words
+        self.edits.append(self.source.removal(statement, is_definition))
+        names = self._lost_by(statement)
         if owner is None:
-            self._lost |= names
+            self._lost |= {name for name in names if "." not in name}
         else:
-            self._lost_attributes.setdefault(owner, set()).update(names)
+            attributes = {name.removeprefix("self.") for name in names}
+            self._lost_attributes.setdefault(owner, set()).update(attributes)
+
+    def _lost_by(self, statement: ast.stmt) -> set[str]:
+        """Names (and "self.x" in methods) that held-out APIs gave to what the removed statement bound.
+
+        A function that merely used one keeps its name and its callers.
+        """
+        if not self._in(self.source.span(statement)):
+            return set()
+        if isinstance(statement, Definition):
+            inner = (node for node in ast.walk(statement) if isinstance(node, ast.Assign | ast.AnnAssign))
+            return {name for node in inner if self._in(self.source.span(node)) for name in _own_attributes(node)}
+        if blocks := _blocks(statement):
+            names = {name for block in blocks for child in block for name in self._lost_by(child)}
+            return names | (_head_names(statement) if self._in_head(statement) else set())
+        return _bound_names(statement)
 
     def _keep(self, statement: ast.stmt, owner: ast.ClassDef | None) -> bool:
         """Cuts inside a statement of a module or class; False when the statement has to go as a whole."""
         match statement:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                return not self._in_head(statement) and self._function(statement)
+                return not self._in_head(statement) and self._function_block(statement.body)
             case ast.ClassDef():
                 return not self._in_head(statement) and self._block(statement.body, statement)
             case ast.Import() | ast.ImportFrom():
@@ -287,48 +302,42 @@ class _Cutter:
 
     def _items(self, node: ast.AST, with_tuples: bool) -> list[tuple[int, int]]:
         if isinstance(node, ast.List | ast.Set) or (with_tuples and isinstance(node, ast.Tuple) and len(node.elts) > 2):
-            return [self.source.span(item) for item in node.elts]  # type: ignore[attr-defined]
+            return [self._with_parentheses(*self.source.span(item)) for item in node.elts]
         if isinstance(node, ast.Dict) and None not in node.keys:
             pairs = zip(node.keys, node.values, strict=True)
-            return [(self.source.span(key)[0], self.source.span(value)[1]) for key, value in pairs if key]
+            return [(self.source.span(key)[0], self._with_parentheses(*self.source.span(value))[1])
+                    for key, value in pairs if key]  # fmt: skip
         return []
 
-    def _remove_items(self, items: Sequence[tuple[int, int]], flags: Sequence[bool]) -> None:
-        """Removes the flagged items of a comma-separated list, each with the comma that follows or precedes it."""
+    def _with_parentheses(self, start: int, end: int) -> tuple[int, int]:
+        """An element with the parentheses around it, which are no part of its node."""
         text = self.source.text
-        for (start, end), flag in zip(items, flags, strict=True):
-            if not flag:
-                continue
-            self.pieces += 1
-            following = re.match(r"\s*\)?\s*,(?:[ \t]*#[^\n]*)?[ \t]*", text[end:])
-            if following and ")" not in following[0]:
-                begin, end = self.source.line_start(start), end + following.end()
-                if not text[begin:start].strip() and text[end : end + 1] == "\n":
-                    start, end = begin, end + 1  # the item has its line to itself
-            else:
-                preceding = re.search(r",\s*$", text[:start])
-                start = preceding.start() if preceding else start
-            self.edits.append((start, end, ""))
+        while text[:start].rstrip()[-1:] == "(" and (after := re.match(r"\s*\)", text[end:])):
+            start, end = text.rindex("(", 0, start), end + after.end()
+        return start, end
+
+    def _remove_items(self, items: Sequence[tuple[int, int]], flags: Sequence[bool]) -> None:
+        """Removes the flagged items of a comma-separated list, commas included."""
+        last = max(i for i, flag in enumerate(flags) if not flag)
+        for i, flag in enumerate(flags):
+            if flag and i < last:
+                self.edits.append(Edit(items[i][0], items[i + 1][0]))
+            elif flag:
+                self.edits.append(Edit(items[i - 1][1], items[i][1]))
 
     # Functions: a statement goes alone only if nothing after it can miss it.
 
-    def _function(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-        return self._function_block(function.body)
-
     def _function_block(self, body: Sequence[ast.stmt]) -> bool:
-        left = [s for s in body if not _is_string(s)]
-        had_code = bool(left)
+        """Cuts inside a block of a function; False when the function has to go."""
+        gone: list[ast.stmt] = []
         for statement in body:
-            if not self._in(self.source.span(statement)):
-                continue
-            if self._keep_in_function(statement):
-                continue
-            if not isinstance(statement, ast.Expr | ast.Assert):
-                return False
-            self.edits.append(self.source.removal(*self.source.span(statement)))
-            self.pieces += 1
-            left = [s for s in left if s is not statement]
-        return bool(left) or not had_code
+            if self._in(self.source.span(statement)) and not self._keep_in_function(statement):
+                if not isinstance(statement, ast.Expr | ast.Assert):
+                    return False
+                self.edits.append(self.source.removal(statement))
+                gone.append(statement)
+        left = [statement for statement in body if statement not in gone]
+        return any(not _is_string(s) for s in left) or (bool(left) and all(map(_is_string, body)))
 
     def _keep_in_function(self, statement: ast.stmt) -> bool:
         if isinstance(statement, Definition) or _blocks(statement):
@@ -350,7 +359,6 @@ class _Cutter:
         if not edits or covered != set(self._in(self.source.span(statement))):
             return False
         self.edits += edits
-        self.pieces += len(edits)
         return True
 
     def _string_edit(self, node: ast.Constant, hits: Sequence[int]) -> Edit | None:
@@ -360,7 +368,7 @@ class _Cutter:
         if not opening or self.source.text.find(opening[1], opening.end()) != end - 3:
             return None  # a short string, or several side by side
         left, _ = cut_text(self.source.text[opening.end() : end - 3], [hit - opening.end() for hit in hits])
-        return (opening.end(), end - 3, left) if left.strip() else None
+        return Edit(opening.end(), end - 3, left) if left.strip() else None
 
     def uses_of_lost_names(self) -> set[int]:
         """Offsets of the places that read what the cut statements bound."""
@@ -411,9 +419,23 @@ def _bound_names(statement: ast.stmt) -> set[str]:
     return names
 
 
-def _own_attributes(targets: Iterable[ast.expr]) -> set[str]:
+def _head_names(statement: ast.stmt) -> set[str]:
+    """The names that the head of a loop or a `with` binds."""
+    heads = [getattr(statement, "target", None), *getattr(statement, "items", [])]
     return {
-        node.attr
+        node.id
+        for head in heads
+        if head
+        for node in ast.walk(head)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def _own_attributes(statement: ast.Assign | ast.AnnAssign) -> set[str]:
+    """The attributes of `self` that an assignment sets, as "self.x"."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return {
+        f"self.{node.attr}"
         for target in targets
         for node in ast.walk(target)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
@@ -445,18 +467,23 @@ def _local_names(function: ast.AST) -> set[str]:
     return names
 
 
-def _apply(text: str, edits: Sequence[Edit]) -> str:
-    """The text after the edits; of overlapping ones the widest counts, and ranges that only touch are both made."""
-    parts: list[str] = []
-    position = len(text)
+def _disjoint(edits: Iterable[Edit]) -> list[Edit]:
+    """The edits in order; one inside another is dropped, two that overlap are joined."""
     kept: list[Edit] = []
-    for edit in sorted(set(edits), key=lambda edit: (edit[0], -edit[1])):
-        if kept and edit[0] < kept[-1][1]:
-            if edit[1] > kept[-1][1]:
-                kept[-1] = (kept[-1][0], edit[1], "")
-            continue
-        kept.append(edit)
-    for start, end, replacement in reversed(kept):
-        parts += [text[end:position], replacement]
-        position = start
-    return text[:position] + "".join(reversed(parts))
+    for edit in sorted(set(edits), key=lambda edit: (edit.start, -edit.end)):
+        if kept and edit.start < kept[-1].end:
+            if edit.end > kept[-1].end:
+                kept[-1] = Edit(kept[-1].start, edit.end, is_definition=kept[-1].is_definition or edit.is_definition)
+        else:
+            kept.append(edit)
+    return kept
+
+
+def _apply(text: str, edits: Iterable[Edit]) -> str:
+    """The text after disjoint edits in order."""
+    parts: list[str] = []
+    position = 0
+    for edit in edits:
+        parts += [text[position : edit.start], edit.text]
+        position = edit.end
+    return "".join([*parts, text[position:]])

@@ -9,9 +9,10 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Starts of entries: list bullets, numbered points, "name: what", "name : type", fields of reStructuredText, table rows.
+# Starts of entries: bullets, numbered points, "name: what", "name : type", fields of reStructuredText, table rows.
 _ENTRY = re.compile(
-    r"\s*(?:[-*+•]\s+|\(?\d+[.)]\s+|\||:[\w ,*.`]+:|@\w+|\.\. |[*`~:]{0,3}[\w.]+[*`]{0,2}\s*(?:\([^()]*\))?\s*:(?:\s|$))"
+    r"\s*(?:[-*+•]\s+|\(?\d+[.)]\s+|\||:[\w ,*.`]+:|@\w+|\.\. "
+    r"|[*`~:]{0,3}[\w.]+[*`]{0,2}\s*(?:\([^()]*\))?\s*:(?:\s|$))"
 )
 _EXAMPLE = re.compile(r"\s*>>>(?:\s|$)")
 _PROMPT = re.compile(r"(?m)^[ \t]*(?:>>>|\.\.\.) ?")
@@ -107,9 +108,7 @@ def _starts_piece(lines: Sequence[str], begin: int, number: int, last: int) -> b
 
 def _is_entry(lines: Sequence[str], number: int, last: int) -> bool:
     """Whether the line starts an entry: by its looks, or because its continuation is indented."""
-    return bool(_ENTRY.match(lines[number])) or (
-        number < last and _indent(lines[number + 1]) > _indent(lines[number])
-    )
+    return bool(_ENTRY.match(lines[number])) or (number < last and _indent(lines[number + 1]) > _indent(lines[number]))
 
 
 def _is_heading(lines: Sequence[str], first: int, last: int) -> bool:

@@ -21,22 +21,27 @@ from hephaestus_jax.formats.records import Json
 
 WINDOW_WORDS = 8
 COMMON_UNITS = 3  # a window that so many other units' docstrings hold is a phrase, not a copy
+MAX_SHARED = 10
 MIN_NAME = 6
 MAX_FAMILY = 64
 RULE = (
     "A unit is a module-level function, or a class with its methods. Units with near-duplicate docstrings (Jaccard"
-    " similarity of 3-word shingles >= 0.8) or a distinctive name in common form one family. A name is distinctive if it"
-    f" has {MIN_NAME} characters or more, does not begin with two underscores, occurs at most `heldout_max_uses` times"
-    " in all code and text read, and is the name of no module, distribution or documented parameter. A family can be"
-    f" held out if it has at most {MAX_FAMILY} documented APIs, every name of its functions and classes is distinctive"
-    " (aliases and the names they are imported or assigned under included), and none of its classes is a base class"
-    " anywhere. Families are taken in the order of a keyed hash until `heldout_fraction` of the documented APIs is held"
-    " out. Known by: the distinctive names of its functions, classes and methods, each as a whole word, and windows of"
-    f" {WINDOW_WORDS} consecutive words of its docstrings (lower case; at least 4 different words of 3 letters or more)"
-    f" that the docstrings of fewer than {COMMON_UNITS} other units hold."
+    " similarity of 3-word shingles >= 0.8) or a distinctive name in common form one family. A name is distinctive if"
+    f" it has {MIN_NAME} characters or more, does not begin with two underscores, occurs at most `heldout_max_uses`"
+    " times in all code and text read, and is the name of no module, distribution or documented parameter. A family"
+    f" can be held out if it has at most {MAX_FAMILY} documented APIs, every name of its functions and classes is"
+    " distinctive (aliases and the names they are imported or assigned under included), none of its classes is a base"
+    f" class anywhere, and its docstrings share at most {MAX_SHARED} windows (below) with other units, for each copy is"
+    " cut out of the training side. Families are taken in the order of a keyed hash until `heldout_fraction` of the"
+    " documented APIs is held out. Known by: the distinctive names of its functions, classes and methods, each as a"
+    f" whole word, and windows of {WINDOW_WORDS} consecutive words of its docstrings (lower case; at least 4 different"
+    f" words of 3 letters or more) that the docstrings of fewer than {COMMON_UNITS} other units hold."
 )
 _WORD = re.compile(r"\w+(?:\\_\w+)*")  # reStructuredText and Markdown escape underscores
 _LETTERS = re.compile(r"[^\W\d_]{3,}$")
+
+
+Unit = tuple[str, str]  # file, outermost name
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Api:
     parameters: tuple[str, ...] = ()
 
     @property
-    def unit(self) -> tuple[str, str]:
+    def unit(self) -> Unit:
         """File and outermost name: a class and its methods share it, and so do overloads."""
         return self.file, self.qualname.partition(".")[0]
 
@@ -196,11 +201,12 @@ def choose(apis: Sequence[Api], census: Census, fraction: float, max_uses: int, 
         max_uses: how often a name may occur and still be held out.
         seed: keys the choice.
     """
-    units: dict[tuple[str, str], list[Api]] = defaultdict(list)
+    units: dict[Unit, list[Api]] = defaultdict(list)
     for api in sorted(apis, key=lambda api: (api.name, api.file, api.qualname)):
         units[api.unit].append(api)
     names = _Names(census, max_uses, {name for api in apis for name in api.parameters})
-    families = [family for family in _families(units, names) if _can_go(family, units, names)]
+    able = [family for family in _families(units, names) if _can_go(family, units, names)]
+    families = _with_few_copies(able, units)
     families.sort(key=lambda family: dedup.keyed_fraction(seed, "holdout", *family[0]))
     chosen, wanted = [], round(fraction * len(apis))
     for family in families:
@@ -208,10 +214,12 @@ def choose(apis: Sequence[Api], census: Census, fraction: float, max_uses: int, 
         if size <= wanted:
             chosen.append(family)
             wanted -= size
+    made = [_family([api for unit in family for api in units[unit]], names) for family in chosen]
     held = {unit for family in chosen for unit in family}
-    made = sorted((_family([api for unit in family for api in units[unit]], names) for family in chosen), key=str)
-    others = ([api.docstring for api in members] for unit, members in units.items() if unit not in held)
-    return HeldOut(tuple(made), _common_windows(made, others))
+    return HeldOut(tuple(sorted(made, key=lambda family: family.names)), _common_windows(held, units))
+
+
+Units = Mapping[Unit, Sequence[Api]]
 
 
 class _Names:
@@ -245,9 +253,9 @@ class _Names:
         return name in self._census.bases
 
 
-def _families(units: Mapping[tuple[str, str], Sequence[Api]], names: _Names) -> list[list[tuple[str, str]]]:
+def _families(units: Units, names: _Names) -> list[list[Unit]]:
     """Units grouped by near-duplicate docstrings and by distinctive names in common, sorted."""
-    groups: dedup.UnionFind[tuple[str, str]] = dedup.UnionFind()
+    groups: dedup.UnionFind[Unit] = dedup.UnionFind()
     apis = [api for members in units.values() for api in members]
     signatures = dedup.stack([dedup.signature(api.docstring) for api in apis])
     similar = dedup.near_duplicate_groups(
@@ -256,21 +264,19 @@ def _families(units: Mapping[tuple[str, str], Sequence[Api]], names: _Names) -> 
     for group in similar:
         for row in group[1:]:
             groups.union(apis[group[0]].unit, apis[row].unit)
-    known_by: dict[str, tuple[str, str]] = {}
+    known_by: dict[str, Unit] = {}
     for api in apis:
         for word in sorted(api.outer_names | api.inner_names):
             for name in sorted(names.all_of(word)):
                 if names.is_distinctive(name):
                     groups.union(known_by.setdefault(name, api.unit), api.unit)
-    families: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    families: dict[Unit, list[Unit]] = defaultdict(list)
     for unit in units:
         families[groups.find(unit)].append(unit)
     return [sorted(family) for family in families.values()]
 
 
-def _can_go(
-    family: Sequence[tuple[str, str]], units: Mapping[tuple[str, str], Sequence[Api]], names: _Names
-) -> bool:
+def _can_go(family: Sequence[Unit], units: Units, names: _Names) -> bool:
     apis = [api for unit in family for api in units[unit]]
     outer = {name for api in apis for word in api.outer_names for name in names.all_of(word)}
     return len(apis) <= MAX_FAMILY and all(names.is_distinctive(n) and not names.is_base(n) for n in outer)
@@ -287,10 +293,29 @@ def _family(apis: Sequence[Api], names: _Names) -> Family:
     )
 
 
-def _common_windows(families: Sequence[Family], others: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """Windows of the families' docstrings that `COMMON_UNITS` other units hold too."""
-    windows = {window for family in families for text in family.docstrings for window in windows_of(text)}
+def _unit_windows(members: Iterable[Api]) -> set[str]:
+    return {window for api in members for window in windows_of(api.docstring)}
+
+
+def _with_few_copies(families: Sequence[Sequence[Unit]], units: Units) -> list[Sequence[Unit]]:
+    """The families that share few windows with units outside, phrases common to many units not counted."""
+    # hashes instead of the windows themselves: there are millions
+    own = [Counter(hash(window) for unit in family for window in _unit_windows(units[unit])) for family in families]
+    holders = Counter({window: 0 for windows in own for window in windows})
+    for members in units.values():
+        holders.update(key for key in map(hash, _unit_windows(members)) if key in holders)
+    return [
+        family
+        for family, windows in zip(families, own, strict=True)
+        if sum(0 < holders[key] - inside < COMMON_UNITS for key, inside in windows.items()) <= MAX_SHARED
+    ]
+
+
+def _common_windows(held: set[Unit], units: Units) -> tuple[str, ...]:
+    """Windows of held-out docstrings that `COMMON_UNITS` other units hold too."""
+    windows = {window for unit in held for window in _unit_windows(units[unit])}
     counts: Counter[str] = Counter()
-    for docstrings in others:
-        counts.update({window for text in docstrings for window in windows_of(text) if window in windows})
+    for unit, members in units.items():
+        if unit not in held:
+            counts.update(_unit_windows(members) & windows)
     return tuple(sorted(window for window, count in counts.items() if count >= COMMON_UNITS))

@@ -151,7 +151,7 @@ def _used_languages(steps: tuple[Step, ...]) -> set[str]:
 def _written(trajectory: Trajectory, nulls: bool) -> dict[str, Json]:
     """With `nulls` as the protocol's own writer puts it, without them as short as it may be."""
     value: dict[str, Json] = {"schema_version": SCHEMA_VERSION} if nulls else {}
-    value["id"] = trajectory.name or record_id(trajectory)
+    value["id"] = trajectory.name or (record_id(trajectory) if nulls else "")
     value["content"] = [_written_step(step, nulls) for step in trajectory.steps]
     if trajectory.tools:
         value["available_custom_tools"] = [tool.name for tool in trajectory.tools]

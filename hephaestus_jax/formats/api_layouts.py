@@ -52,9 +52,11 @@ def docstring(doc: ApiDoc, depth: int) -> str:
     if doc.examples:
         examples = [_told(e.intent, shown(e, python=True), "\n\n") for e in doc.examples]
         sections.append(_section("Examples", ["\n\n".join(examples)]))
-    body = "\n\n".join(filter(None, sections)).replace('"""', r"\"\"\"")
+    body = "\n\n".join(filter(None, sections))
+    quotes = 'r"""' if "\\" in body else '"""'
+    body = body.replace('"""', r"\"\"\"")
     head = f"# {_told(module, _origin(doc), ' - ')}\n" if module or _origin(doc) else ""
-    return f'{head}def {signature_of(doc)}:\n{_indented(chr(34) * 3 + body)}\n    """\n'
+    return f'{head}def {signature_of(doc)}:\n{_indented(quotes + body)}\n    """\n'
 
 
 def tool_definition(doc: ApiDoc, depth: int) -> str:

@@ -41,8 +41,10 @@ class _DocumentRenderer:
         carried = [Span(BOS, 0.0, "template")]
         if self.metadata and host:
             carried.append(Span(f"URL: {host}\n\n", 0.0, "metadata"))
-        body = [Span(text, 1.0, "document")] if text else []
-        return Rendering((*carried, *body, Span(EOS, 1.0, "template")), carry=len(carried))
+        if not text:  # nothing to learn: an empty document must not teach that metadata is followed by the end
+            return Rendering((*carried, Span(EOS, 0.0, "template")), carry=len(carried))
+        body = (Span(text, 1.0, "document"), Span(EOS, 1.0, "template"))
+        return Rendering((*carried, *body), carry=len(carried))
 
 
 @dataclass(frozen=True)

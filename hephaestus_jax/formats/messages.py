@@ -3,7 +3,7 @@
 Reading keeps everything. What a trajectory has no field for (unknown keys of the row, of a message, of a tool) goes to
 its `details`. Reading normalises: writing a trajectory and reading it again gives the same trajectory.
 
-* Leading `system` and `developer` messages are the system prompt; later ones are text from the environment.
+* Leading `system` and `developer` messages are the system prompt; later ones are read as a user's text.
 * An assistant's `content` beside tool calls becomes the `description` of the first call; `reasoning_content` (also
   called `reasoning` or `thinking`) that of the first action. Calls that follow each other are parallel calls.
 * A tool's result answers the open call with its `tool_call_id`, else the oldest open call of its `name`, else the
@@ -62,11 +62,11 @@ def trajectory_from_messages(value: Json, provenance: Provenance) -> Trajectory:
     """
     row = _object(value, "the row")
     messages = _list(_decoded(row.get("messages"), "messages"), "messages")
-    if not messages:
-        raise UserError("messages: empty; a conversation has at least one message")
     reader = _Reader()
     for index, message in enumerate(messages):
         reader.read(_object(message, f"messages[{index}]"), f"messages[{index}]")
+    if not reader.steps:
+        raise UserError("messages: no message of a user, an assistant or a tool; drop the row")
     tools, tool_fields = _tools(row)
     identifier = row.get("id")
     details = {key: item for key, item in row.items() if key not in _ROW_KEYS and item is not None}
@@ -103,19 +103,18 @@ class _Reader:
         if not isinstance(role, str) or role not in ROLES:
             raise UserError(f"{place}.role: {role!r} is none of {', '.join(ROLES)}")
         unknown = {k: v for k, v in message.items() if k not in _MESSAGE_KEYS[role] and v is not None}
-        if unknown:
-            self.leftovers[place.removeprefix("messages[").removesuffix("]")] = unknown
         if role == "assistant":
             self._act(message, place)
         elif role in ("tool", "function"):
             self._answer(message, place)
-        elif role == "user":
+        elif role == "user" or self.steps:
+            if role != "user":
+                unknown["role"] = role
             self.steps += [_observed(part, "user") for part in _parts(message.get("content"), f"{place}.content")]
-        elif self.steps:
-            text = _text_content(message.get("content"), f"{place}.content")
-            self.steps.append(TextObservation(text, "environment"))
         else:
             self.system.append(_text_content(message.get("content"), f"{place}.content"))
+        if unknown:
+            self.leftovers[place.removeprefix("messages[").removesuffix("]")] = unknown
 
     def _act(self, message: Mapping[str, Json], place: str) -> None:
         content = message.get("content")
@@ -178,7 +177,8 @@ def trajectory_to_messages(trajectory: Trajectory) -> dict[str, Json]:
     """Writes `{"messages": [...], "tools": [...]}`, `id` if the trajectory has a name, and its `details`.
 
     A code action becomes a call of a tool named after its language with the argument `code`; a page its URL and
-    accessibility tree (else HTML); rewards, and outcomes other than "error", have no place in this form.
+    accessibility tree (else HTML); an observation that answers no call a user's message. Rewards, and outcomes other
+    than "error", have no place in this form.
     """
     messages: list[dict[str, Json]] = []
     if trajectory.system:
@@ -262,8 +262,7 @@ def _written_observation(step: Observation, call_id: str | None) -> dict[str, Js
         content = [{"type": "image_url", "image_url": {"url": step.content}}]
     if call_id:
         return {"role": "tool", "tool_call_id": call_id, "content": content}
-    spoken = getattr(step, "source", None) == "user" or isinstance(step, ImageObservation)
-    return {"role": "user" if spoken else "system", "content": content}
+    return {"role": "user", "content": content}
 
 
 def _written_tool(tool: Tool) -> dict[str, Json]:
@@ -317,8 +316,10 @@ def _parts(content: Json, place: str) -> list[str | _Image]:
     """Runs of text and images, in order; at least one."""
     if isinstance(content, str):
         return [content]
+    if not isinstance(content, list):
+        raise UserError(f"{place}: expected text or a list of parts, found {type(content).__name__}")
     parts: list[str | _Image] = []
-    for index, part in enumerate(_list(content, place)):
+    for index, part in enumerate(content):
         where = f"{place}[{index}]"
         fields = _object(part, where)
         kind = fields.get("type")

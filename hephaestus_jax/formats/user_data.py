@@ -94,7 +94,7 @@ class UserDataSource:
 
     @property
     def kind(self) -> str:
-        """"Document" or "Trajectory": what every record is."""
+        """ "Document" or "Trajectory": what every record is."""
         return KINDS[next(indexed.form for indexed in self._index.files if indexed.form)]
 
     @property
@@ -241,7 +241,7 @@ def _parsed(content: bytes | dict[str, Any]) -> dict[str, Json]:
         raise _BadRow("undecodable bytes", f"not UTF-8: {error}; convert the file") from error
     try:
         row = json.loads(text)
-        if b"\\u" in content:
+        if b"\\ud" in content.lower():
             json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is valid JSON and no text
     except UnicodeEncodeError as error:
         raise _BadRow("undecodable bytes", f"an escape is half a surrogate pair: {error}") from error
@@ -274,7 +274,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _form(row: Mapping[str, Json]) -> str:
-    """"messages", "adp" or "text"."""
+    """ "messages", "adp" or "text"."""
     if row.get("messages") is not None:
         return "messages"
     if row.get("content") is not None and "id" in row:

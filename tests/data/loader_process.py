@@ -11,12 +11,15 @@ import sys
 
 import numpy as np
 
+GROUP = 20  # batches gathered together: collectives between processes on one machine are slow
+
 
 def main() -> None:
     url, count, batch_size, host, hosts, port = sys.argv[1], *map(int, sys.argv[2:])
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 // hosts}"
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
+    import jax.numpy as jnp
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     from hephaestus_jax.data.loader import Batch, Loader, batch_digest, host_rows, to_global
@@ -26,18 +29,22 @@ def main() -> None:
     jax.distributed.initialize(f"127.0.0.1:{port}", hosts, host)
     mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "context"))
     sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), "context"))
-    everywhere = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    gather = jax.jit(lambda batches: jax.tree.map(lambda *a: jnp.stack(a), *batches), out_shardings=replicated)
     places = host_rows(sharding, batch_size)
     assert len(places) == batch_size // hosts, places
     digests = []
     with Loader(open_mixture(url), batch_size, 0, places) as loader:
-        for batch in itertools.islice(loader, count):
-            arrays = to_global(batch, sharding)
-            assert all(array.shape[0] == batch_size for array in arrays.values())
-            whole = {name: np.asarray(array) for name, array in everywhere(arrays).items()}
-            first = batch.next_row - batch_size
-            numbers = {"rows": np.arange(first, batch.next_row), "places": np.arange(batch_size)}
-            digests.append(batch_digest(Batch(**whole, **numbers, batch_size=batch_size, next_row=batch.next_row)))
+        for _ in range(count // GROUP):
+            arrays = [to_global(batch, sharding) for batch in itertools.islice(loader, GROUP)]
+            assert all(array.shape[0] == batch_size for array in arrays[0].values())
+            gathered = {name: np.asarray(array) for name, array in gather(arrays).items()}
+            for n in range(GROUP):
+                first = len(digests) * batch_size
+                whole = {name: array[n] for name, array in gathered.items()}
+                rows = np.arange(first, first + batch_size)
+                batch = Batch(**whole, rows=rows, places=rows - first, batch_size=batch_size, next_row=rows[-1] + 1)
+                digests.append(batch_digest(batch))
     if host == 0:
         print(json.dumps(digests))
 

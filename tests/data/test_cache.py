@@ -165,7 +165,7 @@ def test_reading_a_row_reads_little_more_than_the_row(built: BuiltCache, vocabul
 def test_missing_files_are_found_on_opening(damaged: Path, missing: str) -> None:
     path = damaged / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(UserError, match="rebuild|does not exist") as caught:
+    with pytest.raises(UserError, match="rebuild") as caught:
         Cache.open(str(damaged))
     assert missing in str(caught.value) and "\n" not in str(caught.value)
 
@@ -189,7 +189,7 @@ def test_any_flipped_bit_is_found_by_verify(damaged: Path) -> None:
         changed = bytearray(content)
         changed[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
         path.write_bytes(changed)
-        with pytest.raises(UserError, match="changed|damaged|has format") as caught:
+        with pytest.raises(UserError, match=r"changed|damaged|has format") as caught:
             Cache.open(str(damaged)).verify()
         assert path.name in str(caught.value) and "\n" not in str(caught.value)
         path.write_bytes(content)
@@ -236,7 +236,7 @@ def test_a_changed_manifest_is_refused(damaged: Path, field: str, value: object)
 
 
 def test_no_cache_another_format_another_vocabulary(damaged: Path, built: BuiltCache) -> None:
-    with pytest.raises(UserError, match="no cache at .*nowhere: build one with"):
+    with pytest.raises(UserError, match=r"no cache at .*nowhere: build one with"):
         Cache.open(str(damaged / "nowhere"))
     cache = Cache.open(str(damaged))
     cache.require(cache.manifest.vocabulary.digest, LENGTH)

@@ -149,6 +149,12 @@ def test_reading_ahead_is_bounded():
         assert len(mixture.caches["text"].asked) == 4 * (5 + 3)
 
 
+def test_a_loader_of_so_many_batches_ends_and_reads_no_further():
+    mixture = make_mixture([(0, {"text": 7})])
+    assert [batch.next_row for batch in Loader(mixture, 4, 2, batches=3)] == [6, 10, 14]
+    assert len(mixture.caches["text"].asked) == 12
+
+
 def test_bytes_and_stall_time_are_counted():
     released = threading.Event()
     mixture = make_mixture(before_read=lambda rows: released.wait(PATIENCE_SECONDS))
@@ -171,8 +177,9 @@ def test_an_error_of_a_thread_reaches_the_reader_at_its_batch():
     with Loader(mixture, 1) as loader:
         for row in range(bad):
             assert next(loader).next_row == row + 1
-        with pytest.raises(UserError, match="row 7 is damaged"):
-            next(loader)
+        for _ in range(2):  # asking again does not skip the batch
+            with pytest.raises(UserError, match="row 7 is damaged"):
+                next(loader)
         assert loader.next_row == bad  # what a checkpoint would store: nothing was delivered
 
 

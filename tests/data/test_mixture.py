@@ -1,6 +1,7 @@
 """Row i of a run is a pure function: exact counts, whole epochs, stable prefixes. And every refusal names its mend."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -64,6 +65,11 @@ def specs(draw):
     return make_spec(rows, stages, seed=draw(st.integers(-5, 2**64)))
 
 
+@functools.cache
+def whole_permutation(size, key):
+    return permute(np.arange(size), size, key).tolist()
+
+
 def brute_force(spec, total):
     """The first `total` rows one after the other, as the definition says: (task, epoch, cache row) each."""
     names = sorted(spec.tasks)
@@ -74,10 +80,10 @@ def brute_force(spec, total):
         block, slot = divmod(row - stage.first_row, spec.denominator)
         tickets = [name for name in names for _ in range(stage.rates.get(name, 0))]
         key = derive_key("block", spec.seed, stage.first_row, block)
-        task = tickets[int(permute(slot, spec.denominator, key))]
+        task = tickets[whole_permutation(spec.denominator, key)[slot]]
         epoch, within = divmod(cursors[task], spec.tasks[task].rows)
-        cache_row = int(permute(within, spec.tasks[task].rows, derive_key("epoch", spec.seed, task, epoch)))
-        found.append((task, epoch, cache_row))
+        key = derive_key("epoch", spec.seed, task, epoch)
+        found.append((task, epoch, whole_permutation(spec.tasks[task].rows, key)[within]))
         cursors[task] += 1
     return found
 
@@ -241,6 +247,8 @@ def test_quantise_by_largest_remainder():
 def test_quantise_refuses(rates, message):
     with pytest.raises(UserError, match=message):
         quantise(rates, 1000)
+    with pytest.raises(UserError, match="denominator 0"):
+        quantise({"a": 1.0}, 0)
 
 
 # ---- the table before the run
@@ -253,7 +261,7 @@ def test_epochs_and_their_table():
     assert (code.rows, code.epochs, code.tokens) == (300, 0.3, 300 * 64)
     assert (text.rows, text.epochs, text.share) == (200, 4.0, 0.4)
     table = mixture.describe(500).splitlines()
-    assert " ".join(table[0].split()) == "task rows in cache share of rows rows used epochs tokens"
+    assert " ".join(table[0].split()) == "task rows in cache share of rows rows used epochs tokens with padding"
     assert table[2].split() == ["text", "50", "40.00", "%", "200", "4.000", "12,800"]
     assert table[3].split() == ["total", "1,050", "500", "32,000"]
     assert mixture.describe(0)

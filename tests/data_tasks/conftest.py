@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_sentencepiece
+
 from hephaestus_jax.formats.chat import chat_renderer
 from hephaestus_jax.formats.records import (
     ApiAction,
@@ -26,7 +26,14 @@ def _origin(number: int) -> Provenance:
 
 def _doc(number: int) -> ApiDoc:
     schema = {"type": "object", "properties": {"item": {"type": "string", "description": "what to look up"}}}
-    return ApiDoc(f"shop.price_{number}", "shop", f"Price of item number {number}.", _origin(number), "f(item)", schema)
+    return ApiDoc(
+        f"shop.price_{number}",
+        "shop",
+        f"Price of item number {number}.",
+        _origin(number),
+        f"price_{number}(item)",
+        schema,
+    )
 
 
 def _trajectory(number: int) -> Trajectory:
@@ -62,7 +69,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vocabulary(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SentencePiece model of 600 ids."""
+    """A SentencePiece model of 340 ids."""
     texts = [make_record("text", n).text for n in range(200)] + [make_record("code", n).text for n in range(200)]
     out = tmp_path_factory.mktemp("vocabulary")
-    return train_sentencepiece(texts, VocabularyConfig(size=600, controls=chat_renderer("llama3").controls), out)
+    train_sentencepiece(texts, out, VocabularyConfig(size=340, controls=chat_renderer("llama3").controls))
+    return out

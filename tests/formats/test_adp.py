@@ -295,7 +295,7 @@ def with_content(*content, **top):
         (with_content(linked(CALL, "a")), r"content\[0\].tool_call_id: no later observation answers 'a'"),
         (with_content(linked(SEE, "a")), r"content\[0\].tool_call_id: 'a' is the id of no earlier tool action"),
         (with_content(linked(SEE, "a"), linked(CALL, "a")), r"content\[0\].tool_call_id: 'a' is the id of no earlier"),
-        (with_content(linked(CALL, "a"), linked(CALL, "a")), r"content\[1\].tool_call_id: 'a' is also the id of content\[0\]"),
+        (with_content(linked(CALL, "a"), linked(CALL, "a")), r"content\[1\].tool_call_id: 'a' is also .* content\[0\]"),
         (
             with_content(linked(CALL, "a"), linked(SEE, "a"), linked(SEE, "a")),
             r"content\[2\].tool_call_id: 'a' is already answered by content\[1\]",
@@ -303,14 +303,14 @@ def with_content(*content, **top):
         (with_content(linked(CALL, 3), SEE), r"content\[0\].tool_call_id: expected a string, found int"),
         (with_content(details={EXTRAS_KEY: {"secret": 1}}), r"details.hephaestus_jax.secret: not a field"),
         (with_content(SAY, details={EXTRAS_KEY: {"outcomes": {"0": "great"}}}), r"outcomes.0: 'great' is none of ok"),
-        (with_content(SAY, details={EXTRAS_KEY: {"outcomes": {"1": "ok"}}}), r"outcomes.1: content\[1\] has no outcome"),
-        (with_content(SEE, details={EXTRAS_KEY: {"outcomes": {"0": "ok"}}}), r"outcomes.0: content\[0\] has no outcome"),
+        (with_content(SAY, details={EXTRAS_KEY: {"outcomes": {"1": "ok"}}}), r"outcomes.1: content\[1\] has no"),
+        (with_content(SEE, details={EXTRAS_KEY: {"outcomes": {"0": "ok"}}}), r"outcomes.0: content\[0\] has no"),
         (with_content(SAY, details={EXTRAS_KEY: {"provenance": {"source": "x"}}}), "was not written by this library"),
         (with_content(SAY, details={EXTRAS_KEY: {"form": {"top": {}, "steps": {"9": {}}}}}), "does not fit its steps"),
     ],
 )
 def test_invalid_objects_are_refused_with_their_place(value, message):
-    with pytest.raises(UserError, match=f"^{message}" if not message.startswith(("does", "was", "outcomes")) else message):
+    with pytest.raises(UserError, match=message):
         trajectory_from_adp(value, HERE)
 
 
@@ -324,7 +324,6 @@ def test_a_version_before_links_may_lack_them_and_leaves_as_it_came():
 
 
 def test_the_protocols_own_writing_leaves_no_trace_in_the_record():
-    value = with_content(
-        {**SAY, "description": None, "reasoning_content": None, "reward": None}, schema_version="1.2.0", details={"a": 1}
-    )
+    written = {**SAY, "description": None, "reasoning_content": None, "reward": None}
+    value = with_content(written, schema_version="1.2.0", details={"a": 1})
     assert trajectory_from_adp(value, HERE).details == {"a": 1}

@@ -5,7 +5,6 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
 import doctest
 import importlib
 import io
@@ -41,6 +40,9 @@ CONVENTIONS = {
     "torch": "import torch",
 }
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?(?![\w])")
+_NUMPY_SCALAR = re.compile(r"\bnp\.(?:float|int|uint|complex|str)[\d_]+\(([^()]*)\)")
+_NUMPY_BOOL = re.compile(r"\bnp\.(True|False)_\b")
+_OPENING = re.compile(r"([\[(])\s+")
 _RELATIVE_TOLERANCE = 1e-4  # documented numbers are often printed on another machine, or rounded
 _checker = doctest.OutputChecker()
 
@@ -64,16 +66,25 @@ class _Capture(io.StringIO):
 
 
 def agrees(want: str, got: str, flags: int) -> bool:
-    """Whether the output `got` is what was documented, by doctest's rules or with numbers equal to 1 part in 10⁴."""
+    """Whether the output `got` is what was documented.
+
+    By doctest's rules, or with numbers equal to 1 part in 10⁴, NumPy's scalars printed with or without their class, and
+    any space after an opening bracket.
+    """
     if _checker.check_output(want, got, flags):
         return True
+    want, got = _plain(want), _plain(got)
     want_numbers, got_numbers = _NUMBER.findall(want), _NUMBER.findall(got)
-    if not want_numbers or len(want_numbers) != len(got_numbers):
+    if len(want_numbers) != len(got_numbers):
         return False
     if not _checker.check_output(_NUMBER.sub("0", want), _NUMBER.sub("0", got), flags):
         return False
     pairs = zip(want_numbers, got_numbers, strict=True)
     return all(math.isclose(float(a), float(b), rel_tol=_RELATIVE_TOLERANCE, abs_tol=1e-9) for a, b in pairs)
+
+
+def _plain(output: str) -> str:
+    return _OPENING.sub(r"\1", _NUMPY_BOOL.sub(r"\1", _NUMPY_SCALAR.sub(r"\1", output)))
 
 
 def setup_lines(sources: list[str], api_name: str, aliases: Sequence[str], module: str) -> list[str]:
@@ -83,13 +94,23 @@ def setup_lines(sources: list[str], api_name: str, aliases: Sequence[str], modul
     public place that has the same object, so that the trajectory can be read and run on its own.
     """
     lines = []
+    values = vars(sys.modules[module])
     for name in free_names(sources):
-        line = _import_of(name, api_name, aliases, module) or CONVENTIONS.get(name)
-        if line is not None:
-            with contextlib.suppress(Exception):  # a convention whose package is not installed
-                exec(line, {})
+        # Where a module has another module under a conventional name, its documentation means the conventional one.
+        usual = CONVENTIONS.get(name) if isinstance(values.get(name, sys), types.ModuleType) else None
+        for line in (usual, _import_of(name, api_name, aliases, module)):
+            if line is not None and _runs(line):
                 lines.append(line)
+                break
     return lines
+
+
+def _runs(line: str) -> bool:
+    try:
+        exec(line, {})
+    except Exception:  # the package of a convention is not installed
+        return False
+    return True
 
 
 def _import_of(name: str, api_name: str, aliases: Sequence[str], module: str) -> str | None:

@@ -12,8 +12,18 @@ from hephaestus_jax.formats.records import Provenance
 
 MAX_DOCSTRING = 200_000  # characters; longer ones are refused rather than parsed
 # Directives that projects add to doctest's own; unknown ones would make the parser refuse the whole docstring.
-_PROJECT_FLAGS = ("ALLOW_BYTES ALLOW_UNICODE FLOAT_CMP IGNORE_OUTPUT IGNORE_WARNINGS NUMBER REMOTE_DATA").split()
-_FLAGS = {name: doctest.register_optionflag(name) for name in _PROJECT_FLAGS}
+_FLAGS = {
+    name: doctest.register_optionflag(name)
+    for name in (
+        "ALLOW_BYTES",
+        "ALLOW_UNICODE",
+        "FLOAT_CMP",
+        "IGNORE_OUTPUT",
+        "IGNORE_WARNINGS",
+        "NUMBER",
+        "REMOTE_DATA",
+    )
+}
 _UNCHECKED = _FLAGS["IGNORE_OUTPUT"]
 _SKIPPED = doctest.SKIP | _FLAGS["REMOTE_DATA"]
 _DEFAULTS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -94,7 +94,7 @@ def _map_ids(uid: int, gid: int) -> None:
 
 
 class _MountAttributes(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
 def _restrict_mounts(scratch: Path, scratch_bytes: int, isolation: Isolation) -> None:
@@ -163,18 +163,39 @@ class Refused(PermissionError):
     """A deed that the sandbox does not allow."""
 
 
-_NETWORK = frozenset(
-    f"socket.{name}"
-    for name in (
-        "bind connect sendto sendmsg getaddrinfo gethostbyaddr gethostbyname gethostname getnameinfo getservbyname "
-        "getservbyport sethostname"
-    ).split()
-) | {"urllib.Request", "webbrowser.open", "ftplib.connect", "smtplib.connect", "http.client.connect"}
-_PROCESS = frozenset(
-    "os.exec os.fork os.forkpty os.posix_spawn os.spawn os.system pty.spawn subprocess.Popen os.startfile".split()
-)
-_SIGNAL = frozenset("os.kill os.killpg signal.pthread_kill resource.setrlimit resource.prlimit".split())
-_NATIVE = frozenset("ctypes.dlopen ctypes.dlsym ctypes.dlsym/handle sqlite3.enable_load_extension".split())
+# Audit events, https://docs.python.org/3/library/audit_events.html
+_NETWORK = {
+    "ftplib.connect",
+    "http.client.connect",
+    "smtplib.connect",
+    "socket.__new__",
+    "socket.bind",
+    "socket.connect",
+    "socket.getaddrinfo",
+    "socket.gethostbyaddr",
+    "socket.gethostbyname",
+    "socket.gethostname",
+    "socket.getnameinfo",
+    "socket.getservbyname",
+    "socket.getservbyport",
+    "socket.sendmsg",
+    "socket.sendto",
+    "socket.sethostname",
+    "urllib.Request",
+    "webbrowser.open",
+}
+_PROCESS = {
+    "os.exec",
+    "os.fork",
+    "os.forkpty",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.system",
+    "pty.spawn",
+    "subprocess.Popen",
+}
+_SIGNAL = {"os.kill", "os.killpg", "resource.prlimit", "resource.setrlimit", "signal.pthread_kill"}
+_NATIVE = {"ctypes.dlopen", "ctypes.dlsym", "ctypes.dlsym/handle", "sqlite3.enable_load_extension"}
 # event → how many of its leading arguments are paths that it changes
 _CHANGES = {
     "os.chflags": 1,
@@ -219,15 +240,17 @@ class Guard:
 
     def __init__(self, scratch: Path, readable: tuple[str, ...]) -> None:
         self.scratch = os.path.realpath(scratch)
-        self.readable = tuple(os.path.realpath(path) for path in (*readable, *_READABLE, scratch))
+        self.readable = tuple(os.path.realpath(path) for path in (*readable, *_READABLE, self.scratch))
         self.strict = False
         self.refused: list[str] = []
-        self._checks: dict[str, Callable[[str, tuple[Any, ...]], bool]] = {"open": self._may_open}
-        self._checks["socket.__new__"] = lambda _, arguments: arguments[1] in (-1, 1)  # AF_UNIX: event loops need it
-        self._checks["os.symlink"] = lambda _, arguments: self._inside(arguments[1], (self.scratch,))
-        self._checks |= dict.fromkeys(_NETWORK, lambda *_: False)
-        self._checks |= dict.fromkeys(_PROCESS | _SIGNAL | _NATIVE, lambda *_: not self.strict)
-        self._checks |= dict.fromkeys(_CHANGES, self._may_change)
+        self._checks: dict[str, Callable[[str, tuple[Any, ...]], bool]] = {
+            **dict.fromkeys(_NETWORK, lambda *_: False),
+            **dict.fromkeys(_PROCESS | _SIGNAL | _NATIVE, lambda *_: not self.strict),
+            **dict.fromkeys(_CHANGES, self._may_change),
+            "open": self._may_open,
+            "os.symlink": lambda _, arguments: self._inside(arguments[1], (self.scratch,)),
+            "socket.__new__": lambda _, arguments: arguments[1] in (-1, 1),  # AF_UNIX: event loops wake up by one
+        }
 
     def install(self) -> None:
         """Hooks in; there is no way back for this process and its children."""
@@ -261,4 +284,4 @@ class Guard:
 
 def reason_for(refused: list[str]) -> str:
     """Why an example was dropped, given the events that were refused while it ran."""
-    return "network" if any(event in _NETWORK or event == "socket.__new__" for event in refused) else "refused"
+    return "network" if not _NETWORK.isdisjoint(refused) else "refused"

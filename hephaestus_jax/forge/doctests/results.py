@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from hephaestus_jax.forge.doctests.extract import DoctestJob, extract_examples, names_in
@@ -20,7 +21,7 @@ class ExecutedExample:
     `got` is what it printed, a traceback without its frames at the end if it raised; `exception` the class it raised;
     `matched` whether that is what the documentation says. `index` counts the docstring's examples from 0, and is -1
     for the imports that the sandbox put in front (`setup`). `dropped` says why the example must not be used, "" if it
-    may be.
+    may be; such an example has not `matched`, and its `got` is empty where the runs differ.
     """
 
     source: str
@@ -37,7 +38,7 @@ class ExecutedExample:
 class Failure:
     """A docstring of which nothing can be used.
 
-    `reason` is one of malformed, no examples, import, timeout, output, crashed, exited, differs.
+    `reason` is one of malformed, no examples, marked +SKIP, import, timeout, output, crashed, exited, differs.
     """
 
     reason: str
@@ -69,6 +70,11 @@ def read_result(value: Any) -> Outcome:
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{4,}")
 _SET_OF_STRINGS = re.compile(r"\{(?:b?'[^']*'|b?\"[^\"]*\")(?:, (?:b?'[^']*'|b?\"[^\"]*\"))+\}")
 
+_PATHS = sysconfig.get_paths()
+_MACHINE_PATHS = {_PATHS[name] for name in ("stdlib", "purelib", "platlib")}
+if sys.prefix != sys.base_prefix:  # a virtual environment; "/usr" alone would be in many an honest output
+    _MACHINE_PATHS.add(sys.prefix)
+
 
 def unstable(text: str, now: datetime) -> str:
     """Why `text` would not come out the same elsewhere or tomorrow although two runs agreed on it; "" if it would."""
@@ -76,7 +82,7 @@ def unstable(text: str, now: datetime) -> str:
         return "memory address"
     if _SET_OF_STRINGS.search(text):
         return "set order"
-    if sys.prefix in text or sys.base_prefix + "/" in text:
+    if any(path in text for path in _MACHINE_PATHS):
         return "machine path"
     if re.search(rf"\b{now.year}\D{{1,2}}0?{now.month}\D{{1,2}}0?{now.day}\b", text):
         return "today's date"
@@ -91,7 +97,7 @@ def agreement(first: Outcome, second: Outcome) -> Outcome:
     assert isinstance(first, list) and isinstance(second, list)
     if [step.source for step in first] != [step.source for step in second]:
         return Failure("differs", "the runs needed different set-ups")
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     lost: set[str] = set()  # names that only dropped examples have bound
     steps = []
     for a, b in zip(first, second, strict=True):
@@ -103,7 +109,9 @@ def agreement(first: Outcome, second: Outcome) -> Outcome:
         if not reason and not lost.isdisjoint(names.reads):
             reason = "follows a dropped example"
         lost = lost | names.binds if reason else lost - names.binds
-        steps.append(replace(a, dropped=reason))
+        # What differs between runs must not tell one build of the corpus from another.
+        got = "" if reason and (a.got != b.got or unstable(a.got, now)) else a.got
+        steps.append(replace(a, got=got, matched=a.matched and not reason, dropped=reason))
     return steps
 
 
@@ -129,7 +137,7 @@ class Counts:
         self.examples += len(examples)
         if isinstance(outcome, Failure):
             self.failures[outcome.reason] += 1
-            self.dropped[outcome.reason] += len(examples)
+            self.dropped += Counter({outcome.reason: len(examples)})  # adding a Counter leaves zeros out
             return
         steps = [step for step in outcome if not step.setup]
         kept = [step for step in steps if not step.dropped]
@@ -137,8 +145,7 @@ class Counts:
         self.equal += len(kept)
         self.matched += sum(step.matched for step in kept)
         self.dropped.update(step.dropped for step in steps if step.dropped)
-        if len(examples) > len(steps):
-            self.dropped["marked +SKIP"] += len(examples) - len(steps)
+        self.dropped += Counter({"marked +SKIP": len(examples) - len(steps)})
 
 
 def tally(results: Sequence[tuple[DoctestJob, Outcome]]) -> dict[str, Counts]:

@@ -1,11 +1,13 @@
 """The sandboxed worker: imports the modules under test once, then forks one process per docstring.
 
-Started by `sandbox.py` with a plain environment. Speaks JSON lines: a `Launch` comes first, then one task per line; it
-answers {"isolation": [...]}, {"importing": module} before each import, and {"number", "result"} per task. Standard library only.
+Started by `process.py` with a plain environment. Speaks JSON lines: a `Launch` comes first, then one task per line; it
+answers {"isolation": [...]}, {"importing": module} before each import, and {"number", "result"} per task. Standard
+library only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -85,6 +87,7 @@ class Worker:
 
     def _fork(self, task: dict[str, Any], folder: Path) -> dict[str, Any]:
         read_end, write_end = os.pipe()
+        alone = len(os.listdir("/proc/self/task")) == 1
         child = os.fork()
         if child == 0:
             self._run_and_exit(task, folder, write_end)
@@ -98,7 +101,12 @@ class Worker:
         if result is None:
             _wait_for(child, deadline)
         status, usage = _kill_group(child)
-        return result if result is not None else self._diagnose(status, usage, time.monotonic() >= deadline)
+        if result is not None:
+            return result
+        if time.monotonic() >= deadline:
+            # Forked from a process with threads, the child may be stuck on a lock that one of them held.
+            return {"failure": "timeout", "detail": "wall time", "retry": not alone and not self.launch.cold}
+        return self._diagnose(status, usage)
 
     def _run_and_exit(self, task: dict[str, Any], folder: Path, write_end: int) -> None:
         """The child: closes every other descriptor, takes its limits upon itself, runs, answers, ends."""
@@ -117,16 +125,12 @@ class Worker:
         finally:
             os._exit(0)
 
-    def _diagnose(self, status: int, usage: resource.struct_rusage, late: bool) -> dict[str, Any]:
-        cpu = usage.ru_utime + usage.ru_stime
-        if late:
-            # A child that waits without working, forked from a process with threads, may be stuck on one of their
-            # locks: worth another try in a cold worker.
-            idle = cpu < 0.5 * self.launch.wall_seconds
-            threads = len(os.listdir("/proc/self/task"))
-            return {"failure": "timeout", "detail": "wall time", "retry": idle and threads > 1 and not self.launch.cold}
+    def _diagnose(self, status: int, usage: resource.struct_rusage) -> dict[str, Any]:
+        """Why a child ended without a result."""
         code = os.waitstatus_to_exitcode(status)
-        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu >= self.launch.cpu_seconds):
+        if code == -signal.SIGXCPU or (
+            code == -signal.SIGKILL and usage.ru_utime + usage.ru_stime >= self.launch.cpu_seconds
+        ):
             return {"failure": "timeout", "detail": "processor time"}
         if code < 0:
             return {"failure": "crashed", "detail": signal.Signals(-code).name}
@@ -135,15 +139,11 @@ class Worker:
     def _sweep(self) -> None:
         """Ends whatever the docstring left running."""
         if self.isolation.is_init:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)  # everything in this namespace but this process
-            except ProcessLookupError:
-                pass
-        try:
+        with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        except ChildProcessError:
-            pass
 
 
 def _read_all(descriptor: int, deadline: float, cap: int) -> bytes:
@@ -228,7 +228,9 @@ def main() -> None:
         if child == 0:
             os._exit(0)
         os.waitpid(child, 0)
-    guard = Guard(scratch, readable=(sys.prefix, sys.base_prefix, *(path for path in sys.path if path)))
+    # This project's own frames stand in tracebacks, which some packages print with their source lines.
+    places = (sys.prefix, sys.base_prefix, str(Path(__file__).parent), *(path for path in sys.path if path))
+    guard = Guard(scratch, readable=places)
     guard.install()
     isolation.measures.append("audit hook")
     worker = Worker(launch, guard, isolation, answers)

@@ -62,7 +62,7 @@ def iter_distributions(only: Sequence[str] | None = None, paths: Sequence[str] |
         UserError: a name in `only` is not installed.
     """
     found: dict[str, Distribution] = {STANDARD_LIBRARY: standard_library()}
-    metadata = {}
+    metadata: dict[str, importlib.metadata.Distribution] = {}
     for installed in importlib.metadata.distributions(path=list(paths) if paths is not None else site_directories()):
         # the first on the path wins, as it does for `import`
         metadata.setdefault(canonical_name(installed.metadata["Name"] or ""), installed)
@@ -139,9 +139,7 @@ def _distribution(installed: importlib.metadata.Distribution, owned: set[tuple[P
 
 def _licence_texts(root: Path, files: Sequence[str]) -> list[str]:
     inside = [f for f in files if re.match(r"[^/]+\.(dist|egg)-info/", f) and _LICENCE_FILE.search(f)]
-    return [
-        (root / file).read_text(encoding="utf-8", errors="replace") for file in inside if (root / file).is_file()
-    ]
+    return [(root / file).read_text(encoding="utf-8", errors="replace") for file in inside if (root / file).is_file()]
 
 
 def _description(metadata: importlib.metadata.PackageMetadata) -> str:

@@ -15,7 +15,9 @@ _DOCTEST_OPTION = re.compile(r"\s*#\s*doctest:.*$")
 _FENCE = re.compile(r"\s*(```+|~~~+)")
 _CODE_DIRECTIVE = re.compile(r"\s*\.\. (code-block|code|sourcecode|testcode|ipython)::")
 _DOCTEST_DIRECTIVE = re.compile(r"\s*\.\. (doctest|testsetup|plot|try_examples)::.*$")
-_SAYS_NOTHING = re.compile(r"(?i)(for (example|instance)|(simple |basic |example )?usages?( examples?)?|examples?|e\.g\.)$")
+_SAYS_NOTHING = re.compile(
+    r"(?i)(for (example|instance)|(simple |basic |example )?usages?( examples?)?|examples?|e\.g\.)$"
+)
 
 
 @dataclass(frozen=True)
@@ -50,30 +52,35 @@ def extract_examples(text: str, section: bool = False) -> tuple[str, tuple[ApiEx
         return text, ()
     examples: list[ApiExample] = []
     left: list[str] = []
-    before, pending, intent = "", [], None
+    before, intent = "", None
+    pending: list[str] = []  # statements of the example under way
 
-    def flush(result: str | None = None) -> None:
-        nonlocal intent
-        if pending:
-            examples.append(ApiExample(call="\n".join(pending), result=result, intent=intent))
-            pending.clear()
-            intent = None
+    def finish(result: str | None = None) -> None:
+        examples.append(ApiExample(call="\n".join(pending), result=result, intent=intent))
+        pending.clear()
 
     for piece in _pieces(text.splitlines(), section):
         if isinstance(piece, _Prose):
-            if piece.text.strip():
-                flush()
+            if piece.text.strip() and pending and not _only_imports(pending):
+                finish()
+            if not pending or before or piece.text.strip():
                 before += piece.text
             continue
-        if not pending:
+        if before.strip() or not pending:
             kept, intent = _introduction(before, section)
             left.append(kept)
             before = ""
         pending.append(piece.source)
         if piece.output or not piece.continues:
-            flush(piece.output or None)
-    flush()
+            finish(piece.output or None)
+    if pending:
+        finish()
     return _tidy("\n".join([*left, before])), tuple(examples)
+
+
+def _only_imports(statements: list[str]) -> bool:
+    """Imports alone show nothing; they belong to the example that uses them, whatever prose stands between."""
+    return all(statement.startswith(("import ", "from ")) for statement in statements)
 
 
 def _introduction(text: str, section: bool) -> tuple[str, str | None]:
@@ -84,9 +91,7 @@ def _introduction(text: str, section: bool) -> tuple[str, str | None]:
         kept, _, intent = text.rstrip().rpartition("\n\n")
         if not intent.endswith(":") or not kept:
             return text, None
-    intent = " ".join(textwrap.dedent(intent).strip().rstrip(":").split()) if "\n\n" not in intent.strip() else _tidy(
-        textwrap.dedent(intent).rstrip().rstrip(":")
-    )
+    intent = "\n\n".join(" ".join(part.split()) for part in intent.strip().rstrip(":").split("\n\n"))
     return kept, None if not intent or _SAYS_NOTHING.match(intent) else intent
 
 
@@ -111,7 +116,11 @@ def _pieces(lines: list[str], section: bool) -> Iterator[_Prose | _Code]:
             else:
                 yield _Prose("\n".join(lines[index : end + 1]) + "\n")
             index = end + 1
-        elif section and (_CODE_DIRECTIVE.match(line) or line.rstrip().endswith("::")) and not _DOCTEST_DIRECTIVE.match(line):
+        elif (
+            section
+            and (_CODE_DIRECTIVE.match(line) or line.rstrip().endswith("::"))
+            and not _DOCTEST_DIRECTIVE.match(line)
+        ):
             end, inner = _indented_block(lines, index)
             if not _CODE_DIRECTIVE.match(line):
                 yield _Prose(line.rstrip().removesuffix(":") + "\n")

@@ -36,6 +36,7 @@ class Bindings:
     definitions: set[str] = field(default_factory=set)
     imported: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     renamed: set[str] = field(default_factory=set)  # `import x as x`: meant as a re-export (PEP 484)
+    internal: set[str] = field(default_factory=set)  # `import a.b as c`: an abbreviation for the module's own use
     stars: list[str] = field(default_factory=list)
     all: set[str] | None = None
 
@@ -54,6 +55,13 @@ def read_bindings(module: Module) -> Bindings:
                 for alias in node.names:
                     if alias.asname:
                         found.imported[alias.asname] = (alias.name, None)
+                        if alias.asname != alias.name.rpartition(".")[2]:
+                            found.internal.add(alias.asname)
+            case ast.Assign([ast.Name(name)], ast.Name() | ast.Attribute(ast.Name()) as value) if (
+                source := _renamed(found, value)
+            ):
+                found.imported[name] = source
+                found.renamed.add(name)
             case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 for target in targets:
@@ -61,6 +69,11 @@ def read_bindings(module: Module) -> Bindings:
                         found.definitions.add(target.id)
                         if target.id == "__all__":
                             computed_all |= not _add_all(found, node.value)
+            case ast.Delete():
+                for target in node.targets:
+                    if isinstance(target, ast.Name):
+                        found.definitions.discard(target.id)
+                        found.imported.pop(target.id, None)
             case ast.Expr(ast.Call(ast.Attribute(ast.Name("__all__"), "append" | "extend"), [argument])):
                 computed_all |= not _add_all(found, argument)
     if computed_all:
@@ -91,6 +104,15 @@ def _read_import_from(node: ast.ImportFrom, package: str, found: Bindings) -> No
             found.imported.setdefault(alias.asname or alias.name, (source, alias.name))
             if alias.asname == alias.name:
                 found.renamed.add(alias.name)
+
+
+def _renamed(found: Bindings, value: ast.Name | ast.Attribute) -> tuple[str, str | None] | None:
+    """Where the value of `new = old` or `new = module.old` comes from, None when it is no known definition."""
+    if isinstance(value, ast.Name):
+        return (found.name, value.id) if value.id in found.definitions else found.imported.get(value.id)
+    assert isinstance(value.value, ast.Name)
+    source, name = found.imported.get(value.value.id, ("", None))
+    return (f"{source}.{name}" if name else source, value.attr) if source else None
 
 
 def resolve_relative(package: str, level: int, module: str | None) -> str:
@@ -195,7 +217,7 @@ class Exports:
             return []
         found: dict[str, tuple[str, str | None]] = {name: (module, name) for name in bindings.definitions}
         if bindings.is_package:
-            reexported = set(bindings.imported)
+            reexported = set(bindings.imported) - (bindings.internal - (bindings.all or set()))
         else:
             reexported = (bindings.all or set()) | bindings.renamed
         found.update({name: bindings.imported[name] for name in reexported if name in bindings.imported})
@@ -233,7 +255,7 @@ def official_modules(module: Module) -> dict[str, str]:
     found = {}
     for node in module.tree.body:
         match node:
-            case ast.Assign([ast.Name(name)], ast.Call() as call) if (target := _module_argument(call)):
+            case ast.Assign([ast.Name(name)], ast.Call() as call) if target := _module_argument(call):
                 found[name] = target
     return found
 

@@ -126,7 +126,9 @@ def _from_text(text: str) -> str | None:
     bsd = own.find("redistribution and use in source and binary forms")
     if bsd >= 0:
         clause = own[bsd : bsd + 1600]
-        third = "neither the name" in clause or "may not be used to endorse" in clause or "may be used to endorse" in clause
+        third = (
+            "neither the name" in clause or "may not be used to endorse" in clause or "may be used to endorse" in clause
+        )
         found.append((bsd, "BSD-3-Clause" if third else "BSD-2-Clause"))
     return min(found)[1] if found else None
 

@@ -67,9 +67,7 @@ def is_prose(text: str) -> bool:
     )
 
 
-def _file(
-    distribution: Distribution, file: str, quarantine: Quarantine, skipped: Counter[str]
-) -> Iterable[Document]:
+def _file(distribution: Distribution, file: str, quarantine: Quarantine, skipped: Counter[str]) -> Iterable[Document]:
     if _LICENCE_FILE.search(file):
         skipped["licence text"] += 1
         return ()
@@ -100,9 +98,9 @@ def _topics(distribution: Distribution, quarantine: Quarantine) -> Iterator[Docu
         match node:
             case ast.Assign([ast.Name("topics")], ast.Dict(keys, values)):
                 for key, value in zip(keys, values, strict=True):
-                    if isinstance(key, ast.Constant) and isinstance(value, ast.Constant):
-                        if len(str(value.value)) >= SHORTEST_PROSE:
-                            yield _document(distribution, f"{_TOPICS}:{key.lineno}", str(value.value))
+                    text = value.value if isinstance(value, ast.Constant) else None
+                    if key is not None and isinstance(text, str) and len(text) >= SHORTEST_PROSE:
+                        yield _document(distribution, f"{_TOPICS}:{key.lineno}", text)
 
 
 def _document(distribution: Distribution, path: str, text: str) -> Document:

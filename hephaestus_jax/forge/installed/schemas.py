@@ -48,9 +48,6 @@ _TYPES = {
     "frozenset": "array",
     "mutablesequence": "array",
     "abstractset": "array",
-    "array_like": "array",
-    "array-like": "array",
-    "arraylike": "array",
     "ndarray": "array",
     "ndarrays": "array",
     "array": "array",
@@ -65,6 +62,8 @@ _TYPES = {
     "kwargs": "object",
 }
 # Generic types that stand for their argument.
+# What NumPy and JAX accept as an array may be a single number.
+_ARRAY_LIKE = {"array_like", "array-like", "arraylike", "tensorlike"}
 _TRANSPARENT = {"annotated", "final", "classvar", "required", "notrequired", "readonly", "type_checking"}
 _LONGEST_WORDED_TYPE = 200  # beyond it the "type" is prose
 
@@ -103,7 +102,8 @@ def _generic(name: str, arguments: list[ast.expr]) -> Schema:
     if schema.get("type") == "array":
         # tuple[int, str] has a schema for each place; list[int] and tuple[int, ...] one for all
         if name == "tuple" and not (len(arguments) == 2 and _is_ellipsis(arguments[1])):
-            return {**schema, "prefixItems": [schema_from_annotation(item) for item in arguments]}
+            places = [schema_from_annotation(item) for item in arguments]
+            return {**schema, "prefixItems": places} if any(places) else schema
         items = schema_from_annotation(arguments[0]) if arguments else {}
         return {**schema, "items": items} if items else schema
     if schema.get("type") == "object" and len(arguments) == 2:
@@ -122,6 +122,8 @@ def _enumeration(arguments: Iterable[ast.expr]) -> Schema:
 
 
 def _named(name: str) -> Schema:
+    if name.lower() in _ARRAY_LIKE:
+        return {"type": ["array", "number"]}
     found = _TYPES.get(name.lower())
     return {"type": found} if found else {}
 
@@ -149,12 +151,44 @@ def union(schemas: list[Schema]) -> Schema:
     return {"anyOf": distinct}
 
 
+def admitting(schema: Schema, value: Any) -> Schema:
+    """`schema`, widened where it refuses a default: "x: int = None" and "axis : int" with default "auto" are common."""
+    kind = _json_type(value)
+    if "anyOf" in schema:
+        parts = schema["anyOf"]
+        fits = any(admitting(part, value) == part for part in parts)
+        return schema if fits else {**schema, "anyOf": [*parts, {"type": kind}]}
+    if "enum" in schema:
+        return schema if value in schema["enum"] else {**schema, "enum": [*schema["enum"], value]}
+    if "type" not in schema:
+        return schema
+    types = _as_list(schema["type"])
+    return schema if kind in types or (kind == "integer" and "number" in types) else {**schema, "type": [*types, kind]}
+
+
+def _json_type(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+    return "object"
+
+
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
 def schema_from_words(text: str) -> Schema:
-    """The JSON Schema of a type that a docstring states: "int or None", "list of str", "{'a', 'b'}", "(M, N) array_like".
+    """The JSON Schema of a type that a docstring states: "int or None", "list of str", "{'a', 'b'}", "(M, N) ndarray".
 
     {} when the words name no JSON type; like `schema_from_annotation`, it says nothing rather than too much.
     """
@@ -179,14 +213,33 @@ def _worded(text: str) -> Schema:
     # shapes and dtypes around the noun: "(M, N) array_like", "array_like, shape (n,)", "ndarray of shape (n,)"
     text = re.sub(r"^\([^()]*\)\s*(?=\w)|^\{[^{}]*\}\s*(?=\w)|\s*\([^()]*\)$", "", text)
     text = re.sub(r",?\s*(of\s+)?(shape|dtype|size|length|ndim)\b.*$", "", text)
-    sequence = re.fullmatch(r"(list|tuple|sequence|iterable|set|array|ndarray|array_like|array-like)s?\s+of\s+(.+)", text, re.I)
+    sequence = re.fullmatch(
+        r"(list|tuple|sequence|iterable|set|array|ndarray|array_like|array-like)s?\s+of\s+(.+)", text, re.I
+    )
     if sequence:
         items = schema_from_words(sequence[2])
         return {"type": "array", "items": items} if items else {"type": "array"}
     if re.fullmatch(r"(dict|dictionary|mapping)\s+(of|from|mapping)\s.+", text, re.I):
         return {"type": "object"}
-    words = re.sub(r"^(non-?negative|positive|negative|python|[012]-?d|two-dimensional|one-dimensional)\s+", "", text, flags=re.I)
+    words = re.sub(
+        r"^(non-?negative|positive|negative|python|[012]-?d|two-dimensional|one-dimensional)\s+", "", text, flags=re.I
+    )
     return _named(words.rpartition(".")[2] if re.fullmatch(r"[\w.\-]+", words) else words)
+
+
+_LEADING_TYPE = re.compile(
+    r"(?i)(?:an? )?(?:optional |python |scalar )*`{0,2}"
+    r"(bool|boolean|int|integer|float|str|string|dict|dictionary)`{0,2}"
+    r"(?: (?:whether|indicating|flag)\b|[,.;:](?=\s|$)(?!\s*(?:or|and|an?)\b)\s*`{0,2}(\w*))"
+)
+
+
+def schema_from_description(text: str) -> Schema:
+    """The type that a description begins with, as Keras writes them: "Integer, the number of units", "Boolean. ..."."""
+    match = _LEADING_TYPE.match(text)
+    if not match or (match[2] or "").lower() in _TYPES:  # "int, float or str" is a list that goes on
+        return {}
+    return _named(match[1])
 
 
 def _from_braces(text: str) -> Schema:
@@ -228,8 +281,10 @@ def json_literal(node: ast.expr | None) -> tuple[Any] | None:
 
 def _is_json(value: Any) -> bool:
     match value:
-        case None | bool() | int() | str():
+        case None | bool() | int():
             return True
+        case str():
+            return value.isprintable() or value.encode("utf-8", "replace").decode("utf-8") == value  # no lone surrogate
         case float():
             return math.isfinite(value)
         case list():

@@ -1,6 +1,6 @@
 """Chat renderers: trajectories in the turns of a model family, with tool calls, by name.
 
-    chat_renderer("llama3", train_on="assistant").render(trajectory)
+chat_renderer("llama3", train_on="assistant").render(trajectory)
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from hephaestus_jax.formats.chat.llama3 import Llama3
 from hephaestus_jax.formats.chat.mistral import Mistral
 from hephaestus_jax.formats.chat.react import React
 from hephaestus_jax.formats.chat.renderer import ChatRenderer
-from hephaestus_jax.formats.chat.template_file import TemplateFile
 from hephaestus_jax.formats.chat.text_format import TextFormat
 
 __all__ = ["FAMILIES", "Call", "ChatRenderer", "MalformedCallError", "chat_renderer", "parse_calls"]
@@ -52,7 +51,7 @@ def chat_renderer(name: str, **options: Any) -> ChatRenderer:
     """
     family, _, argument = name.partition(":")
     if family == TEMPLATE_FILE:
-        return TemplateFile.from_directory(argument, **options)
+        return _template_file(argument, options)
     if family not in FAMILIES:
         names = ", ".join([*FAMILIES, f"{TEMPLATE_FILE}:DIR"])
         raise UserError(f"chat family {name!r} is unknown; use one of {names}")
@@ -66,3 +65,15 @@ def chat_renderer(name: str, **options: Any) -> ChatRenderer:
         known = ", ".join(field.name for field in dataclasses.fields(cls))
         raise UserError(f"chat family {family!r} has no option {unknown[0]!r}; its options are {known}")
     return cls(**{**preset, **options})
+
+
+def _template_file(directory: str, options: dict[str, Any]) -> ChatRenderer:
+    try:  # the parsers and the other families need no Jinja
+        from hephaestus_jax.formats.chat.template_file import TemplateFile
+    except ModuleNotFoundError as error:
+        raise UserError(f"chat templates of tokenizer files need {error.name}: pip install 'jinja2>=3.1.6'") from error
+    unknown = sorted(set(options) - {"train_on", "thoughts", "variables", "today"})
+    if unknown:
+        known = "train_on, thoughts, variables, today"
+        raise UserError(f"chat family {TEMPLATE_FILE!r} has no option {unknown[0]!r}; its options are {known}")
+    return TemplateFile.from_directory(directory, **options)

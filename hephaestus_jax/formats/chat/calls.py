@@ -197,13 +197,18 @@ def _parse_code_action(text: str) -> list[Call]:
         fence, info, tag, tag_language = match.groups()
         # a fence is closed by at least as many backticks as opened it
         closing = f"{fence}`*" if fence else f"</{re.escape(tag)}>"
-        closed = re.compile(rf"^{closing}[ \t]*$", re.MULTILINE).search(text, match.end() + 1)
+        closed = block_end(closing).search(text, match.end() + 1)
         if closed is None:
             raise MalformedCallError("the code block is not closed", match.start())
         code = text[match.end() + 1 : max(closed.start() - 1, match.end() + 1)]
         calls += _calls_in_code(code, (info or "").strip() or tag_language or "python")
         position = closed.end()
     return calls
+
+
+def block_end(closing: str) -> re.Pattern[str]:
+    """The line that ends a block of code; the token that ends the turn may stand behind it."""
+    return re.compile(rf"^{closing}[ \t]*(?:<\|\w+\|>|</s>)?$", re.MULTILINE)
 
 
 def _calls_in_code(code: str, language: str) -> list[Call]:

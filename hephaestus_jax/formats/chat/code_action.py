@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Literal, get_args
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.chat.calls import GENERIC_CALL, Call
+from hephaestus_jax.formats.chat.calls import GENERIC_CALL, Call, block_end
 from hephaestus_jax.formats.chat.conversation import SEPARATOR, AssistantTurn, CallPart, Part
 from hephaestus_jax.formats.chat.text_format import TextFormat
 from hephaestus_jax.formats.records import Json, Tool
@@ -80,7 +80,7 @@ class CodeAsAction(TextFormat):
             fence = "`" * max(3, longest + 1)
             return fence + language, fence
         tag = "execute" if language == "python" else f"execute_{language}"
-        if re.search(rf"^</{re.escape(tag)}>[ \t]*$", code, re.MULTILINE):
+        if block_end(f"</{re.escape(tag)}>").search(code):
             raise UserError(f"code that holds the line </{tag}> cannot stand in an execute block; use block='fence'")
         return f"<{tag}>", f"</{tag}>"
 

@@ -58,17 +58,12 @@ class CallPart:
 
 @dataclass(frozen=True)
 class AssistantTurn:
-    """What the agent thinks, says and calls, in this order."""
+    """What the agent thinks, says and calls, in this order; the end of the turn weighs what its last step weighs."""
 
     thought: tuple[Part, ...] = ()
     text: tuple[Part, ...] = ()
     calls: tuple[CallPart, ...] = ()
-
-    @property
-    def end_weight(self) -> float:
-        """The weight of the end of the turn: that of the last step in it."""
-        parts: tuple[Part | CallPart, ...] = (*self.thought, *self.text, *self.calls)
-        return parts[-1].weight if parts else 1.0
+    end_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -169,6 +164,7 @@ class _Turns:
             _appended(turn.thought, thought, weight),
             _appended(turn.text, text, weight),
             turn.calls + self._call(action, weight),
+            weight,
         )
 
     def _call(self, action: Action, weight: float) -> tuple[CallPart, ...]:
@@ -194,14 +190,14 @@ class _Turns:
             call_id, name = self.calls[index]
             self.turns.append(ToolTurn(text, call_id, name, index))
         else:
-            self.turns.append(UserTurn(text, "user" if observation_source(observation) == "user" else "observation"))
+            self.turns.append(UserTurn(text, "user" if _source(observation) == "user" else "observation"))
 
     def _answered(self, observation: Observation) -> int | None:
         if observation.tool_call_id:
             for index in reversed(range(len(self.calls))):
                 if self.calls[index][0] == observation.tool_call_id:
                     return index
-        if observation_source(observation) == "user":
+        if _source(observation) == "user":
             return None
         return self.pending[0] if self.pending else None
 
@@ -215,7 +211,7 @@ class _Turns:
         return tuple(self.turns)
 
 
-def observation_source(observation: Observation) -> str:
+def _source(observation: Observation) -> str:
     """Who speaks: "user", "agent" or "environment"; pages and images come from the environment unless they say so."""
     return getattr(observation, "source", None) or "environment"
 

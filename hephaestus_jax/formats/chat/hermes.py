@@ -1,7 +1,7 @@
 """ChatML with tool calls as Hermes, Qwen 2.5 and Qwen 3 write them: JSON between `<tool_call>` marks.
 
-The text form of tools, calls and results is that of Qwen's own agent framework and of Hermes function calling; for the
-chat template of one particular checkpoint, with its default system prompt and its rules about old thoughts, use
+The text form of tools, calls and results is that of Qwen's own agent framework and of Hermes function calling. For the
+chat template of one particular checkpoint, with its default system prompt and its rules about old thoughts, take
 `template_file`.
 """
 
@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Literal, get_args
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.chat.conversation import AssistantTurn, Conversation, ToolTurn, Turn
+from hephaestus_jax.formats.chat.conversation import AssistantTurn, Conversation, ToolTurn, Turn, UserTurn
 from hephaestus_jax.formats.chat.renderer import ChatRenderer, SpanBuilder, compact_json, thought_parts, tool_schema
 from hephaestus_jax.formats.spans import Rendering
 
@@ -71,8 +71,9 @@ class Hermes(ChatRenderer):
                 if isinstance(turn, AssistantTurn):
                     self._assistant(spans, turn)
                 else:
+                    assert isinstance(turn, UserTurn)
                     spans.add("<|im_start|>user\n", self.context, "template")
-                    spans.add(turn.text, self.context, turn.kind)  # type: ignore[union-attr]
+                    spans.add(turn.text, self.context, turn.kind)
                     spans.add("<|im_end|>\n", self.context, "template")
         return spans.build()
 

@@ -95,13 +95,14 @@ class Llama3(ChatRenderer):
         """The turn as messages: with version 3.1 each piece of Python code is one of its own."""
         if not any(self._is_tagged(part) for part in turn.calls):
             return [turn]
-        messages = [AssistantTurn(turn.thought, turn.text)] if turn.thought or turn.text else []
+        said = (*turn.thought, *turn.text)
+        messages = [AssistantTurn(turn.thought, turn.text, (), said[-1].weight)] if said else []
         for part in turn.calls:
             last = messages[-1] if messages else None
             if last is None or self._is_tagged(part) or any(self._is_tagged(other) for other in last.calls):
-                messages.append(AssistantTurn(calls=(part,)))
+                messages.append(AssistantTurn(calls=(part,), end_weight=part.weight))
             else:
-                messages[-1] = AssistantTurn(last.thought, last.text, (*last.calls, part))
+                messages[-1] = AssistantTurn(last.thought, last.text, (*last.calls, part), part.weight)
         return messages
 
     def _is_tagged(self, part: CallPart) -> bool:

@@ -8,7 +8,8 @@ prompt in front of the first user turn, v2 and v3 in front of the last one, v7 b
 v2, v3 and v7 list the tools before the last user turn; v2 leaves out calls and results before the last user turn; the
 text of an assistant loses its trailing spaces (not in v1); results that are JSON are written as JSON in v2 and v3.
 
-What it refuses and this one writes all the same, as v7 would: text and calls in one assistant turn in v2 and v3.
+What it refuses and this one writes all the same, as v7 would: text and calls in one assistant turn in v2 and v3, and
+several results of one turn in v2.
 """
 
 from __future__ import annotations
@@ -153,19 +154,17 @@ class Mistral(ChatRenderer):
 
     def _assistant(self, spans: SpanBuilder, turn: AssistantTurn, before_last_user: bool) -> None:
         parts = (*thought_parts(turn), *turn.text)
-        if self.version != "v1":
-            parts = _without_trailing_spaces(parts)
         calls = () if self.version == "v2" and before_last_user else turn.calls
         if not parts and not calls:
             return
-        spans.add_parts(parts)
+        spans.add_parts(parts if self.version == "v1" else _without_trailing_spaces(parts))
         if calls:
             spans.add("[TOOL_CALLS]", calls[0].weight, "template")
             for i, part in enumerate(calls):
                 spans.add(", " if i else "[", part.weight, "assistant")
                 spans.add(compact_json(self._call(part)), part.weight, "assistant")
             spans.add("]", calls[-1].weight, "assistant")
-        spans.add("</s>", calls[-1].weight if calls else parts[-1].weight, "template")
+        spans.add("</s>", turn.end_weight, "template")
 
     def _call(self, part: CallPart) -> Json:
         call: dict[str, Json] = {"name": part.call.name, "arguments": part.call.arguments}

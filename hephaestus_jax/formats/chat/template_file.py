@@ -66,8 +66,8 @@ class TemplateFile(ChatRenderer):
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The tokenizer's added tokens."""
-        return self.files.added_tokens
+        """The tokenizer's special tokens, and the other tokens that look like marks and that the template writes."""
+        return self.files.controls
 
     def render_conversation(self, conversation: Conversation) -> Rendering:
         """The spans of a conversation.
@@ -213,13 +213,12 @@ class TemplateFile(ChatRenderer):
 
     @cached_property
     def _controls(self) -> re.Pattern[str]:
-        longest_first = sorted(self.files.added_tokens, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        return _any_of(self.files.controls)
 
     @cached_property
     def _suspicious(self) -> re.Pattern[str]:
-        """Control tokens, this family's and those of others, which must not stand in a template span."""
-        return re.compile(rf"{self._controls.pattern}|<\|\w+\|>")
+        """Tokens, this family's and those of others, which must not come from a template span by chance."""
+        return re.compile(rf"{_any_of(self.files.added_tokens).pattern}|<\|\w+\|>")
 
     @cached_property
     def _probes(self) -> _Probes:
@@ -260,6 +259,11 @@ class _NoMarker(Marker):
 
     def mark_parts(self, parts: Sequence[Part], kind: Kind, message: int) -> str:
         return joined(tuple(parts))
+
+
+def _any_of(tokens: Sequence[str]) -> re.Pattern[str]:
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _call_id(call_id: str, index: int) -> str:

@@ -66,7 +66,7 @@ class TextFormat(ChatRenderer):
 
     def _rewritten_turn(self, turn: Turn) -> Turn:
         if isinstance(turn, AssistantTurn):
-            return AssistantTurn(text=self.assistant_text(turn))
+            return AssistantTurn(text=self.assistant_text(turn), end_weight=turn.end_weight)
         if isinstance(turn, UserTurn) and turn.kind == "observation":
             return replace(turn, text=self.observation_prefix + turn.text)
         return turn

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import Json
+
+_MARK = re.compile(r"[<\[|]\S.*[>\]|]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,15 @@ class TokenizerFiles:
         tool_template: the template of conversations with tools; the same one unless the files name another.
         special_tokens: (role, spelling) pairs such as ("bos_token", "<s>"), which templates see as variables.
         added_tokens: every token that the tokenizer finds in text by its spelling.
+        controls: those of them that are declared special, or that a template writes and that look like marks. Runs of
+            line breaks or of spaces, which some tokenizers add as tokens, are text.
     """
 
     template: str = ""
     tool_template: str = ""
     special_tokens: tuple[tuple[str, str], ...] = ()
     added_tokens: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, directory: str | Path) -> TokenizerFiles:
@@ -39,12 +45,14 @@ class TokenizerFiles:
         template, tool_template = _templates(folder, config)
         special = _special_tokens({**_read_json(folder / "special_tokens_map.json", optional=True), **config})
         added = _added_tokens(folder, config)
-        spelled = {spelling for _, spelling in special}
-        for spelling, token in added.items():
-            greedy = token.get("lstrip") or token.get("rstrip")
-            if greedy and (spelling in spelled or spelling in template or spelling in tool_template):
+        named = {spelling for _, spelling in special}
+        written = {spelling for spelling in added if spelling in template or spelling in tool_template}
+        for spelling in sorted(written | named & set(added)):
+            if added[spelling].get("lstrip") or added[spelling].get("rstrip"):
                 raise UserError(f"{folder}: the token {spelling!r} strips white space beside it; no spans can say so")
-        return cls(template, tool_template, special, tuple(sorted(spelled | set(added))))
+        declared = {spelling for spelling, token in added.items() if token.get("special")}
+        controls = named | declared | set(filter(_MARK.fullmatch, written))
+        return cls(template, tool_template, special, tuple(sorted(named | set(added))), tuple(sorted(controls)))
 
 
 def _read_json(path: Path, optional: bool = False) -> dict[str, Json]:
