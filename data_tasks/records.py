@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,8 +116,8 @@ class _Single:
     def count(self) -> int:
         return 1
 
-    def read(self, start: int, stop: int) -> list[Record]:
-        return [self.record][start:stop]
+    def read(self, start: int, stop: int) -> Iterator[Record]:
+        return iter([self.record][start:stop])
 
 
 def add_record_task(

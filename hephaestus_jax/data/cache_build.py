@@ -44,7 +44,7 @@ from hephaestus_jax.data.cache import (
 from hephaestus_jax.data.cache_units import TokenTable, Unit, UnitSummary, load_summary, merge_rejections, write_whole
 from hephaestus_jax.data.cache_workers import build_units
 from hephaestus_jax.data.packing import check_sequence_length, lay_out
-from hephaestus_jax.data.storage import CONTEXT, Storage, first_line
+from hephaestus_jax.data.storage import Storage, first_line
 from hephaestus_jax.data.task import TokenSource
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.progress import Progress
@@ -106,7 +106,7 @@ def build_cache(
     """Builds the cache of `source` in the local directory `out`, or finds it there finished.
 
     `workers` processes tokenise and pack; with 1 it is this process. Each holds one unit of `unit_records` records in
-    memory, about 20 bytes per token. Assembling holds one shard of each array, about 100 MB, and one unit.
+    memory, about 20 bytes per token. Assembling holds one shard of each array and one unit, 200 MB at usual lengths.
 
     Raises:
         UserError: another build of the same cache is running, the source or its vocabulary is damaged, no record has a
@@ -115,6 +115,8 @@ def build_cache(
     check_sequence_length(sequence_length)
     if workers < 1 or unit_records < 1:
         raise UserError(f"workers ({workers}) and unit records ({unit_records}) must be at least 1")
+    if "://" in str(out):
+        raise UserError(f"caches are built on local disk, not at {out}; build one there, then copy it (storage.copy)")
     fingerprint = source.fingerprint()
     final = Path(out) / cache_name(source, sequence_length, fingerprint)
     partial = final.with_name(final.name + ".partial")
@@ -122,6 +124,7 @@ def build_cache(
     if final.exists():
         shutil.rmtree(partial, ignore_errors=True)
         return _reuse(final, plan)
+    _mention_leftovers(partial)
     with _locked(partial):
         if final.exists():  # another build finished while we waited for its lock
             return _reuse(final, plan)
@@ -145,6 +148,15 @@ def _reuse(final: Path, plan: _Plan) -> BuiltCache:
         )
     print(f"{final} is already built: {manifest.rows:,} rows, {manifest.tokens:,} tokens", file=sys.stderr)
     return BuiltCache(final, manifest, reused=True)
+
+
+def _mention_leftovers(partial: Path) -> None:
+    """Names unfinished builds of other records or another vocabulary; they may be running, so they are not deleted."""
+    task = partial.name.rsplit("-", 1)[0]
+    for other in sorted(partial.parent.glob("*.partial")):
+        if other.name.rsplit("-", 1)[0] == task and other != partial:
+            reason = "its fingerprint (records, renderer, vocabulary) differs"
+            print(f"not resuming {other}: {reason}; delete it if nothing is building it", file=sys.stderr)
 
 
 @contextmanager
@@ -329,9 +341,9 @@ class _ArrayWriter:
 
     def __init__(self, target: Path, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self._name = name
-        self._array = ts.open(
-            {**Storage(str(target)).zarr_spec(name), **_zarr_options(name, shape, dtype)}, create=True, context=CONTEXT
-        ).result()
+        # in a context of its own: what is written must not fill the pool that readers share
+        spec = {**Storage(str(target)).zarr_spec(name), **_zarr_options(name, shape, dtype)}
+        self._array = ts.open(spec, create=True, context=ts.Context()).result()
         self._buffer: np.ndarray = np.zeros((_chunk_and_shard(name, shape)[1], *shape[1:]), dtype)
         self._filled = self._written = 0
 

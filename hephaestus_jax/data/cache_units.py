@@ -219,7 +219,7 @@ def _check(
 ) -> None:
     if not len(tokens_T):
         return
-    in_range = 0 <= tokens_T.min() and tokens_T.max() < table.size
+    in_range = tokens_T.min() >= 0 and tokens_T.max() < table.size
     if in_range and weights_T.min() >= 0 and weights_T.max() < np.inf:  # NaN compares as False
         return
     foreign_T = (tokens_T < 0) | (tokens_T >= table.size)

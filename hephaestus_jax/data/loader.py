@@ -227,7 +227,7 @@ def host_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
     Raises:
         UserError: the batch does not divide evenly over the mesh axes that shard it.
     """
-    shards = _row_shards(sharding)
+    shards = _shards(sharding, 0)
     size = _divide(batch_size, shards, f"{shards} row shards (mesh axes {_axes_in_words(sharding, 0)})")
     indices = _row_sharding(sharding).addressable_devices_indices_map((batch_size,))
     starts = {index[0].start or 0 for index in indices.values() if index is not None}
@@ -242,22 +242,22 @@ def to_global(batch: Batch, sharding: NamedSharding) -> dict[str, jax.Array]:
     Raises:
         UserError: a row's length does not divide evenly over the mesh axes that shard it.
     """
-    import jax
-
     length = batch.tokens.shape[1]
     shards = _shards(sharding, 1)
     if length % shards:
         axes = _axes_in_words(sharding, 1)
         raise UserError(f"rows of {length} tokens do not divide over mesh axes {axes}; choose a divisor of {length}")
     by_rows = _row_sharding(sharding)
-    arrays = {name: _global_array(jax, batch, name, (length,), sharding) for name in _ROW_ARRAYS}
-    return {**arrays, "task_ids": _global_array(jax, batch, "task_ids", (), by_rows)}
+    arrays = {name: _global_array(batch, name, (length,), sharding) for name in _ROW_ARRAYS}
+    return {**arrays, "task_ids": _global_array(batch, "task_ids", (), by_rows)}
 
 
-def _global_array(jax: Any, batch: Batch, name: str, tail: tuple[int, ...], sharding: NamedSharding) -> jax.Array:
+def _global_array(batch: Batch, name: str, tail: tuple[int, ...], sharding: NamedSharding) -> jax.Array:
+    import jax
+
     local = getattr(batch, name)
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: Any) -> np.ndarray:  # one slice per dimension
         start, stop, _ = index[0].indices(batch.batch_size)
         first = int(np.searchsorted(batch.places, start))
         if not np.array_equal(batch.places[first : first + stop - start], np.arange(start, stop)):
@@ -280,10 +280,6 @@ def _mesh_axes(sharding: NamedSharding, dimension: int) -> tuple[str, ...]:
 
 def _shards(sharding: NamedSharding, dimension: int) -> int:
     return int(np.prod([sharding.mesh.shape[axis] for axis in _mesh_axes(sharding, dimension)], dtype=np.int64))
-
-
-def _row_shards(sharding: NamedSharding) -> int:
-    return _shards(sharding, 0)
 
 
 def _axes_in_words(sharding: NamedSharding, dimension: int) -> str:

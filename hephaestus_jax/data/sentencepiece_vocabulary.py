@@ -89,7 +89,10 @@ def _parse(path: str, content: bytes) -> Any:
     try:
         # SentencePiece checks more than the parser does, a truncated model for instance
         sentencepiece.SentencePieceProcessor(model_proto=content)
-        return _MODEL.FromString(content)
+        proto = _MODEL.FromString(content)
+        if not proto.pieces:
+            raise ValueError("it has no pieces")
+        return proto
     except Exception as error:  # of several unrelated types
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise UserError(

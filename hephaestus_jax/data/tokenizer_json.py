@@ -173,13 +173,17 @@ def _plain_spec(spec: Mapping[str, Json], controls: Mapping[str, int]) -> dict[s
     """The tokenizer without its control tokens, post-processor, truncation and padding."""
     model = dict(spec["model"])
     unknown = model.get("unk_token")
-    model["vocab"] = {piece: i for piece, i in model["vocab"].items() if piece not in controls or piece == unknown}
-    if len(model["vocab"]) < len(spec["model"]["vocab"]):
+    kept = [token for token in spec["added_tokens"] if token["content"] not in controls]
+    # On loading, an added token gets the next free id whatever the file says, unless the model's vocabulary has it.
+    numbered = {token["content"]: token["id"] for token in kept}
+    vocab = {piece: i for piece, i in model["vocab"].items() if piece not in controls or piece == unknown}
+    model["vocab"] = {**numbered, **vocab}
+    if len(vocab) < len(spec["model"]["vocab"]):
         pairs = (tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"])
         model["merges"] = [p for p in pairs if not {p[0], p[1], p[0] + p[1]} & (controls.keys() - {unknown})]
     return {
         **spec,
-        "added_tokens": [token for token in spec["added_tokens"] if token["content"] not in controls],
+        "added_tokens": kept,
         "model": model,
         "post_processor": None,
         "truncation": None,

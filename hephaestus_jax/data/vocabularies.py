@@ -31,7 +31,7 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import digest
 from hephaestus_jax.formats.spans import BOS, EOS
 
-_MARKER = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]{2,}\]|\|[^|\s]+\||<\|.+\|>")
+_MARKER = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]{2,}\]|\|+[^|\s]+\|+|<\|.+\|>")
 _HTML = re.compile(
     r"</?(a|abbr|b|big|blockquote|body|br|caption|code|col|colgroup|dd|div|dl|dt|em|figcaption|figure|footer|h[1-6]|head"
     r"|header|hr|html|i|img|ins|kbd|li|main|mark|ol|p|pre|q|s|samp|script|section|small|span|strike|strong|sub|sup|table"

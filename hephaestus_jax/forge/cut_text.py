@@ -191,9 +191,12 @@ def _without(lines: Sequence[str], gone: set[int]) -> list[str]:
         if number in gone:
             after_cut = True
             continue
-        last = number == len(lines) - 1  # a docstring's closing quotes may stand on it
-        if after_cut and not line.strip() and not last and (not kept or not kept[-1].strip()):
-            continue
+        if after_cut and not line.strip():
+            if number == len(lines) - 1:  # a docstring's closing quotes may stand on it
+                while kept and not kept[-1].strip():
+                    kept.pop()
+            elif not kept or not kept[-1].strip():
+                continue
         after_cut = False
         kept.append(line)
     return kept

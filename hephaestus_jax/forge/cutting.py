@@ -16,7 +16,7 @@ from typing import Any
 from hephaestus_jax.forge.cut_python import Unparseable, cut_python
 from hephaestus_jax.forge.cut_text import cut_text, dependants
 from hephaestus_jax.forge.holdout import WINDOW_WORDS, HeldOut
-from hephaestus_jax.formats.api_layouts import LAYOUTS, layouts_for
+from hephaestus_jax.formats.api_layouts import LAYOUTS
 from hephaestus_jax.formats.records import ApiDoc, Document, Json, Provenance, Record, Trajectory, to_json
 
 _DEPTH = 8  # of nested parameters, more than any renderer shows
@@ -97,7 +97,7 @@ class Cutter:
             return True
         if not isinstance(record, ApiDoc):
             return False
-        return any(self.matcher.matches(LAYOUTS[name](record, _DEPTH)) for name in layouts_for(record, tuple(LAYOUTS)))
+        return any(self.matcher.matches(layout(record, _DEPTH)) for layout in LAYOUTS.values())
 
     def _text(self, text: str) -> tuple[str, int]:
         """A text without held-out APIs, and how many pieces were cut."""

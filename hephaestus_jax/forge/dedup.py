@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -131,12 +131,6 @@ def _candidates(signatures_NP: np.ndarray) -> Iterator[tuple[int, int, float]]:
                 # 5 standard errors below the threshold: no true pair is lost to the estimate
                 for other in np.nonzero(estimates >= SIMILAR - 0.13)[0]:
                     yield row, int(others[other]), float(estimates[other])
-
-
-def first_of_each(keys: Iterable[Hashable]) -> list[bool]:
-    """For each key, whether it is the first of its kind."""
-    seen: set[Hashable] = set()
-    return [not (key in seen or seen.add(key)) for key in keys]  # type: ignore[func-returns-value]
 
 
 def stack(signatures: Sequence[np.ndarray]) -> np.ndarray:

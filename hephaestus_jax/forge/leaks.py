@@ -158,7 +158,8 @@ def _kind(text: str, start: int, end: int) -> str:
         return "definition"
     if re.match(r"\s*\(", text[end : end + 20]):
         return "call"
-    if re.search(r"\bimport\s*\(?[\w\s,]*$", before) or (before[-1:] in "\"'" and text[end : end + 1] == before[-1:]):
+    quoted = before.endswith(("'", '"')) and text.startswith(before[-1:], end)
+    if quoted or re.search(r"\bimport\s*\(?[\w\s,]*$", before):
         return "re-export"
     return "dotted name" if before.endswith(".") else "name"
 

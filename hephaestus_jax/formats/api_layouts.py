@@ -12,25 +12,29 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 
-from hephaestus_jax.formats.records import ApiDoc, ApiExample
-from hephaestus_jax.formats.schema_text import Field, fields_of, pruned, type_text
+from hephaestus_jax.formats.records import ApiDoc, ApiExample, Json
+from hephaestus_jax.formats.schema_text import Field, fields_of, pruned, title_of, type_text
 
+# "Notes" over a line of dashes: a section of a NumPy docstring that stands behind the parameters.
+_SECTION = re.compile(r"^[A-Z][A-Za-z ]*\n-{3,}[ \t]*$", re.MULTILINE)
 _PYTHON_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def markdown(doc: ApiDoc, depth: int) -> str:
     """A page of a reference manual."""
     parts = [f"# {doc.name}", _origin(doc)]
-    python = is_python(doc)
+    python = has_python_name(doc)
     if signature := signature_of(doc):
         parts.append(_fenced(signature, "python" if python else ""))
-    parts.append(doc.description.strip())
+    description, sections = _description(doc)
+    parts.append(description)
     if fields := fields_of(doc.parameters, depth, python):
         parts += ["## Parameters", "\n".join(_markdown_fields(fields, "", inputs=True))]
     if returns := _markdown_returns(doc, depth, python):
         parts += ["## Returns", returns]
     if doc.errors:
         parts += ["## Errors", "\n".join(_item(f"`{e.name}`", e.description, "") for e in doc.errors)]
+    parts.append(sections)
     if doc.examples:
         parts.append("## Examples" if len(doc.examples) > 1 else "## Example")
         parts += [part for example in doc.examples for part in _markdown_example(example, python)]
@@ -40,15 +44,17 @@ def markdown(doc: ApiDoc, depth: int) -> str:
 def docstring(doc: ApiDoc, depth: int) -> str:
     """A documented Python function; only for names that Python could have."""
     module, _, _ = doc.name.rpartition(".")
-    sections = [doc.description.strip()]
+    description, notes = _description(doc)
+    sections = [description]
     if fields := fields_of(doc.parameters, depth, python=True):
         sections.append(_section("Args", _docstring_fields(fields, inputs=True)))
     if doc.returns is not None:
-        told = _told(type_text(doc.returns, python=True), doc.returns.get("description"), ": ")
+        told = _told(_returned(doc, True, "{}"), doc.returns.get("description"), ": ")
         nested = _docstring_fields(fields_of(doc.returns, depth - 1, python=True), inputs=False)
         sections.append(_section("Returns", [*filter(None, [told]), *(_indented(line) for line in nested)]))
     if doc.errors:
         sections.append(_section("Raises", [_told(e.name, e.description, ": ", "    ") for e in doc.errors]))
+    sections.append(notes)
     if doc.examples:
         examples = [_told(e.intent, shown(e, python=True), "\n\n") for e in doc.examples]
         sections.append(_section("Examples", ["\n\n".join(examples)]))
@@ -66,12 +72,12 @@ def tool_definition(doc: ApiDoc, depth: int) -> str:
     definition["parameters"] = pruned(doc.parameters, depth)
     if doc.returns is not None:
         definition["returns"] = pruned(doc.returns, depth)
-    parts = [json.dumps(definition, ensure_ascii=False, indent=2, default=repr), rest.strip()]
+    parts = [_json_lines(definition, 3), rest.strip()]
     if doc.errors:
         parts.append("Errors:\n" + "\n".join(_item(e.name, e.description, "") for e in doc.errors))
     for example in doc.examples:
         head = f"Example: {example.intent}" if example.intent else "Example:"
-        parts.append(_told(head, shown(example, is_python(doc)), "\n"))
+        parts.append(_told(head, shown(example, has_python_name(doc)), "\n"))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -82,21 +88,24 @@ LAYOUTS: dict[str, Callable[[ApiDoc, int], str]] = {
 }
 
 
-def layouts_for(doc: ApiDoc, layouts: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of `layouts` that suit the API: a documented Python function must be one."""
-    suitable = tuple(name for name in layouts if name != "docstring" or is_python(doc))
-    return suitable or ("markdown",)
+def layout_of(doc: ApiDoc, layouts: tuple[str, ...], draw: int) -> str:
+    """The layout that the number `draw` chooses; a documented Python function must be one that Python can define."""
+    chosen = layouts[draw % len(layouts)]
+    if chosen != "docstring" or (has_python_name(doc) and _parsed(f"def {signature_of(doc)}: ...") is not None):
+        return chosen
+    others = [name for name in layouts if name != "docstring"] or ["markdown"]
+    return others[draw // len(layouts) % len(others)]
 
 
-def is_python(doc: ApiDoc) -> bool:
-    """Whether the name and the signature could stand behind `def`."""
-    return _PYTHON_NAME.fullmatch(doc.name) is not None and _parsed(f"def {signature_of(doc)}: ...") is not None
+def has_python_name(doc: ApiDoc) -> bool:
+    """Whether Python could have this name."""
+    return _PYTHON_NAME.fullmatch(doc.name) is not None
 
 
 def signature_of(doc: ApiDoc) -> str:
     """The stated signature, with the name in front; else one made of the parameters, for names that Python has."""
     name = doc.name.rpartition(".")[2]
-    if not _PYTHON_NAME.fullmatch(doc.name):
+    if not has_python_name(doc):
         return doc.signature
     if not doc.signature:
         fields = sorted(fields_of(doc.parameters, 1, python=True), key=lambda field: not field.required)
@@ -112,11 +121,20 @@ def signature_of(doc: ApiDoc) -> str:
 def shown(example: ApiExample, python: bool) -> str:
     """The call with its result below; Python statements behind prompts, as an interactive session shows them."""
     call = example.call.strip("\n")
-    if python and not call.lstrip().startswith(">>>") and (tree := _parsed(call)) is not None:
-        starts = {min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]) for node in tree.body}
-        lines = enumerate(call.split("\n"), start=1)
-        call = "\n".join((">>> " if number in starts else "... ") + line for number, line in lines)
+    if python and not call.lstrip().startswith(">>>"):
+        call = _prompted(call)
     return call if example.result is None else f"{call}\n{example.result.rstrip()}"
+
+
+def _prompted(code: str) -> str:
+    """Python statements behind prompts; what is no Python as it is."""
+    lines = code.split("\n")
+    if len(lines) == 1:
+        return ">>> " + code
+    if (tree := _parsed(code)) is None:
+        return code
+    starts = {min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]) for node in tree.body}
+    return "\n".join((">>> " if n in starts else "... ") + line for n, line in enumerate(lines, start=1))
 
 
 def _markdown_example(example: ApiExample, python: bool) -> list[str]:
@@ -142,10 +160,24 @@ def _markdown_fields(fields: Iterable[Field], indent: str, inputs: bool) -> list
 def _markdown_returns(doc: ApiDoc, depth: int, python: bool) -> str:
     if doc.returns is None:
         return ""
-    stated = type_text(doc.returns, python)
-    told = _told(f"`{stated}`" if stated else "", doc.returns.get("description"), ": ")
+    told = _told(_returned(doc, python, "`{}`"), doc.returns.get("description"), ": ")
     fields = _markdown_fields(fields_of(doc.returns, depth, python), "", inputs=False)
     return "\n\n".join(filter(None, [told, "\n".join(fields)]))
+
+
+def _returned(doc: ApiDoc, python: bool, form: str) -> str:
+    """Name and type of what is returned, each put into `form`."""
+    name, kind = title_of(doc.returns), type_text(doc.returns, python)
+    told = [form.format(part) if part else "" for part in (name, kind)]
+    return f"{told[0]} ({told[1]})" if name and kind else told[0] or told[1]
+
+
+def _description(doc: ApiDoc) -> tuple[str, str]:
+    """The description, and the sections in it (Notes, See Also, References) that belong behind the parameters."""
+    text = doc.description.strip()
+    if found := _SECTION.search(text):
+        return text[: found.start()].rstrip(), text[found.start() :]
+    return text, ""
 
 
 def _necessity(field: Field) -> str:
@@ -163,6 +195,18 @@ def _docstring_fields(fields: Iterable[Field], inputs: bool) -> list[str]:
         lines.append(_told(f"{field.name} ({traits})" if traits else field.name, described, ": ", "    "))
         lines += [_indented(line) for line in _docstring_fields(field.fields, inputs)]
     return lines
+
+
+def _json_lines(value: Json, levels: int, indent: str = "") -> str:
+    """JSON with a line for each key of the outer `levels` of objects."""
+    if not levels or not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False, default=repr)
+    inner = indent + "  "
+    lines = (
+        f"{inner}{json.dumps(key, ensure_ascii=False)}: {_json_lines(item, levels - 1, inner)}"
+        for key, item in value.items()
+    )
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
 def _section(title: str, lines: list[str]) -> str:

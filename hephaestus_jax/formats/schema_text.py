@@ -73,10 +73,17 @@ def _field(name: str, schema: Json, required: bool, depth: int, python: bool) ->
 
 
 def _properties(schema: Json) -> Iterator[tuple[str, Json, bool]]:
-    """Name, schema and necessity of each field, through arrays, maps and variants; a name counts once."""
+    """Name, schema and necessity of each field, through arrays, maps and variants; a name counts once.
+
+    The places of a tuple are fields too, named by their titles.
+    """
     if not isinstance(schema, Mapping):
         return
     seen: set[str] = set()
+    for number, item in enumerate(_sequence(schema.get("prefixItems"))):
+        name = title_of(item) or f"[{number}]"
+        seen.add(name)
+        yield name, item, True
     parts = [schema]
     if isinstance(items := schema.get("items"), Mapping):
         parts.append(items)
@@ -112,8 +119,16 @@ def type_text(schema: Json, python: bool = False) -> str:
     return " or ".join(_simple(kind, schema, python) for kind in _sequence(schema.get("type")))
 
 
+def title_of(schema: Json) -> str:
+    """What the schema calls its value, "" if it does not say."""
+    title = schema.get("title") if isinstance(schema, Mapping) else None
+    return title if isinstance(title, str) else ""
+
+
 def _simple(kind: Json, schema: Mapping[str, Json], python: bool) -> str:
     name = _PYTHON_NAMES.get(kind, kind) if python and isinstance(kind, str) else kind
+    if kind == "array" and schema.get("prefixItems"):
+        return "tuple"
     if kind == "array" and (items := type_text(schema.get("items"), python)):
         return f"{name} of {items}"
     if kind == "object" and (values := type_text(schema.get("additionalProperties"), python)):
@@ -145,9 +160,9 @@ def pruned(schema: Json, depth: int) -> Json:
     for key in ("items", "additionalProperties"):
         if key in kept:
             kept[key] = pruned(kept[key], depth)
-    for key in _VARIANTS:
-        if isinstance(variants := kept.get(key), list | tuple):
-            kept[key] = [pruned(part, depth) for part in variants]
+    for key in (*_VARIANTS, "prefixItems"):
+        if isinstance(parts := kept.get(key), list | tuple):
+            kept[key] = [pruned(part, depth) for part in parts]
     return kept
 
 

@@ -94,7 +94,7 @@ class UserDataSource:
 
     @property
     def kind(self) -> str:
-        """ "Document" or "Trajectory": what every record is."""
+        """What every record is: "Document" or "Trajectory"."""
         return KINDS[next(indexed.form for indexed in self._index.files if indexed.form)]
 
     @property

@@ -133,9 +133,7 @@ def _name(cache: Cache) -> str:
     return f"{cache.manifest.task} {cache.manifest.split}"
 
 
-def inspected_tokens(
-    vocabulary: Vocabulary, tokens_T: np.ndarray, weights_T: np.ndarray
-) -> Iterator[InspectedToken]:
+def inspected_tokens(vocabulary: Vocabulary, tokens_T: np.ndarray, weights_T: np.ndarray) -> Iterator[InspectedToken]:
     """Each token with the text it completes; the texts join to what the vocabulary decodes."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     fresh = True  # a text begins here, so that its first space may be the vocabulary's own

@@ -53,7 +53,8 @@ def start_build(
 ) -> subprocess.Popen[str]:
     """A real build in a process of its own, which runs `first` before; prints the `UserError` that ends it, if any."""
     code = (
-        f"import os, signal, sys\n{first}\nfrom token_sources import RandomSource\nfrom hephaestus_jax.errors import UserError\n"
+        f"import os, signal, sys\n{first}\n"
+        "from token_sources import RandomSource\nfrom hephaestus_jax.errors import UserError\n"
         "from hephaestus_jax.data.cache_build import build_cache\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
@@ -255,6 +256,19 @@ def test_units_of_another_plan_are_discarded_with_the_reason(
     assert digests(built.path) == undisturbed
 
 
+def test_an_unfinished_build_of_other_records_is_left_alone_and_named(
+    source: RandomSource, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / (cache_name(source, LENGTH, "0" * 32) + ".partial")
+    elsewhere = tmp_path / (cache_name(source, LENGTH + 1, "0" * 32) + ".partial")
+    other.mkdir()
+    elsewhere.mkdir()
+    build_cache(source, tmp_path, LENGTH, unit_records=UNIT)
+    errors = capsys.readouterr().err
+    assert f"not resuming {other}: its fingerprint" in errors and str(elsewhere) not in errors
+    assert other.exists() and elsewhere.exists()
+
+
 def test_two_builds_of_one_cache_at_once_are_refused(source: RandomSource, tmp_path: Path) -> None:
     partial = tmp_path / (cache_name(source, LENGTH, source.fingerprint()) + ".partial")
     with (
@@ -333,6 +347,8 @@ def test_bad_sources_and_settings(vocabulary: str, source: RandomSource, tmp_pat
         build_cache(source, tmp_path, 1)
     with pytest.raises(UserError, match="at least 1"):
         build_cache(source, tmp_path, 8, workers=0)
+    with pytest.raises(UserError, match="built on local disk, not at gs://bucket/x"):
+        build_cache(source, "gs://bucket/x", 8)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         build_cache(source, tmp_path / "file" / "below", 8)
@@ -348,9 +364,15 @@ def test_an_error_of_the_source_crosses_from_the_worker(source: RandomSource, tm
     assert not multiprocessing.active_children()
 
 
-def test_many_shards_and_a_large_vocabulary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: RandomSource, undisturbed: dict[str, str]
-) -> None:
+def test_ids_beyond_16_bits(tmp_path: Path) -> None:
+    large = write_vocabulary(tmp_path / "vocabulary", extra=65_300)
+    items = (make_record([0, 65_535, 65_536, 65_555], [1, 1, 1, 1]),)
+    built = build_cache(ListSource(items, large), tmp_path / "out", 8)
+    assert built.manifest.dtypes["tokens"] == "uint32"
+    assert Cache.open(str(built.path)).read([0]).tokens_NL.tolist() == [[0, 65_535, 65_536, 65_555, 0, 0, 0, 0]]
+
+
+def test_shards_of_a_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: RandomSource) -> None:
     """Assembling in shards of a few rows, whose borders are not those of units, changes no row."""
     monkeypatch.setattr(cache_build, "SHARD_TOKENS", 7 * LENGTH)
     monkeypatch.setattr(cache_build, "SEGMENTS_PER_SHARD", 64)

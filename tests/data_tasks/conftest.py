@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_sentencepiece
 
+from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_sentencepiece
 from hephaestus_jax.formats.chat import chat_renderer
 from hephaestus_jax.formats.records import (
     ApiAction,

@@ -124,7 +124,7 @@ def adp_objects(draw):
     return value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(adp_objects())
 def test_every_valid_object_leaves_as_it_came(value):
     before = copy.deepcopy(value)
@@ -134,7 +134,7 @@ def test_every_valid_object_leaves_as_it_came(value):
     assert json.loads(json.dumps(trajectory_to_adp(trajectory, extras=False))) == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(adp_objects())
 def test_extras_bring_back_a_trajectory_that_came_from_adp(value):
     trajectory = trajectory_from_adp(value, HERE)
@@ -176,7 +176,7 @@ own_trajectories = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(own_trajectories)
 def test_our_own_trajectories_leave_as_valid_objects_and_come_back_equal(trajectory):
     try:

@@ -81,10 +81,13 @@ LLAMA = """{{- bos_token }}
 """
 
 MISTRAL = """{{- bos_token }}
+{%- set seen = namespace(user=false) %}
 {%- for message in messages %}
     {%- if message.role == 'user' %}
-        {%- if tools and loop.last or (tools and loop.first) %}{{- '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{%- endif %}
-        {{- '[INST] ' + message.content + '[/INST]' }}
+        {%- if tools and not seen.user %}{{- '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{%- endif %}
+        {%- set prompt = messages[0].content + '\n\n' if messages[0].role == 'system' and not seen.user else '' %}
+        {%- set seen.user = true %}
+        {{- '[INST] ' + prompt + message.content + '[/INST]' }}
     {%- elif message.role == 'assistant' and message.tool_calls %}
         {{- '[TOOL_CALLS] [' }}
         {%- for call in message.tool_calls %}
@@ -300,6 +303,8 @@ def test_template_files_in_every_place_they_are_kept(tmp_path):
     save(folder, None, special={"eos_token": {"content": "<|im_end|>", "lstrip": False}}, chat_template=named)
     renderer = chat_renderer(f"template_file:{folder}")
     assert "Tools:" in renderer.render(TRAJECTORY).text
+    with pytest.raises(UserError, match="kind 'assistant' .turn 1.; pass lossy=True"):
+        chat_renderer(f"template_file:{save(tmp_path / 'b', GENERATION)}").render(TRAJECTORY)
     assert "let me see<|im_end|>" in renderer.render(Trajectory(STEPS[:2], PROVENANCE)).text
     (folder / "chat_template.jinja").write_text("{{ eos_token }}" + CHATML, encoding="utf-8")
     changed = chat_renderer(f"template_file:{folder}")
@@ -318,6 +323,19 @@ def test_dates_and_variables_are_told_not_taken_from_the_clock(tmp_path):
         chat_renderer(f"template_file:{folder}", today="yesterday")
     llama = chat_renderer(f"template_file:{save(tmp_path / 'b', LLAMA)}", variables={"date_string": "1 Jan 2000"})
     assert "Today Date: 1 Jan 2000" in llama.render(Trajectory(STEPS[:1], PROVENANCE)).text
+
+
+def test_texts_that_a_template_leaves_out_are_an_error_unless_allowed(tmp_path):
+    folder = save(tmp_path / "a", LLAMA)
+    said_and_called = (STEPS[0], STEPS[1], STEPS[3], STEPS[5])
+    trajectory = Trajectory(said_and_called, PROVENANCE)
+    with pytest.raises(UserError, match="leaves out a text of kind 'assistant'"):
+        chat_renderer(f"template_file:{folder}").render(trajectory)
+    lossy = chat_renderer(f"template_file:{folder}", train_on="assistant", lossy=True).render(trajectory)
+    assert weighted_text(lossy) == '{"name": "right", "parameters": {"x": 2}}<|eot_id|>'
+    with pytest.raises(UserError, match="leaves out a text of kind 'tools'"):
+        renderer = chat_renderer(f"template_file:{save(tmp_path / 'b', GENERATION)}")
+        renderer.render(Trajectory(STEPS[:2], PROVENANCE, (Tool("right"),)))
 
 
 REFUSED = {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.api_layouts import LAYOUTS, layouts_for, signature_of
+from hephaestus_jax.formats.api_layouts import LAYOUTS, layout_of, signature_of
 from hephaestus_jax.formats.documents import ApiDocRenderer, CodeRenderer, TextRenderer
 from hephaestus_jax.formats.records import (
     ApiDoc,
@@ -164,7 +164,7 @@ def test_nested_parameters_stop_at_the_stated_depth():
     assert "deeper" not in LAYOUTS["tool_definition"](PETS, 2) and "deeper" in LAYOUTS["tool_definition"](PETS, 3)
 
 
-def test_layouts_are_chosen_by_record_id_and_all_of_them_occur():
+def test_layouts_are_chosen_by_identity_and_all_of_them_occur():
     docs = [ApiDoc(f"m.f{i}", "m", "Does something.", NUMPY) for i in range(200)]
     renderer = ApiDocRenderer()
     texts = [renderer.render(doc).text for doc in docs]
@@ -174,12 +174,15 @@ def test_layouts_are_chosen_by_record_id_and_all_of_them_occur():
     assert 40 < sum(forms[0]) < 95 and 40 < sum(forms[1]) < 95
 
 
-def test_an_operation_that_python_could_not_name_is_never_a_docstring():
-    assert layouts_for(PETS, ("markdown", "docstring")) == ("markdown",)
-    assert layouts_for(PETS, ("docstring",)) == ("markdown",)
-    assert layouts_for(SOLVE, ("docstring",)) == ("docstring",)
+def test_an_operation_that_python_could_not_define_is_never_a_docstring():
+    def layouts(doc, names):
+        return {layout_of(doc, names, draw) for draw in range(30)}
+
+    assert layouts(PETS, ("markdown", "docstring", "tool_definition")) == {"markdown", "tool_definition"}
+    assert layouts(PETS, ("docstring",)) == {"markdown"}
+    assert layouts(SOLVE, ("markdown", "docstring")) == {"markdown", "docstring"}
     odd = ApiDoc("m.f", "m", "", NUMPY, signature="f(x, /, [y])")  # as C extensions document themselves
-    assert layouts_for(odd, ("docstring", "markdown")) == ("markdown",)
+    assert layouts(odd, ("docstring", "markdown")) == {"markdown"}
 
 
 def test_the_signature_is_made_of_the_parameters_when_none_is_stated():
@@ -187,6 +190,28 @@ def test_the_signature_is_made_of_the_parameters_when_none_is_stated():
     assert signature_of(ApiDoc("m.f", "m", "", NUMPY, parameters=parameters)) == "f(x, y='a')"
     assert signature_of(ApiDoc("m.C.f", "m", "", NUMPY, signature="(self, x)")) == "f(self, x)"
     assert signature_of(ApiDoc("m.C.f", "m", "", NUMPY, signature="m.C.f(self, x=g.h(1))")) == "f(self, x=g.h(1))"
+
+
+def test_several_results_are_told_by_name():
+    pair = [{"title": "q", "x-python-type": "ndarray", "description": "Orthonormal."}, {"title": "r", "type": "array"}]
+    doc = ApiDoc("m.qr", "m", "Factors.", NUMPY, returns={"type": "array", "prefixItems": pair})
+    assert "## Returns\n\n`tuple`\n\n- `q` (`ndarray`): Orthonormal.\n- `r` (`list`)\n" in LAYOUTS["markdown"](doc, 3)
+    assert "Returns:\n        tuple\n            q (ndarray): Orthonormal.\n" in LAYOUTS["docstring"](doc, 3)
+    assert "x-python-type" not in LAYOUTS["tool_definition"](doc, 3)
+    named = ApiDoc("m.f", "m", "", NUMPY, returns={"title": "x", "type": "string", "description": "It."})
+    assert "## Returns\n\n`x` (`str`): It.\n" in LAYOUTS["markdown"](named, 3)
+
+
+def test_notes_stand_behind_the_parameters():
+    text = "Sums.\n\nIn full.\n\nSee Also\n--------\nprod : Multiplies.\n\nNotes\n-----\nFast."
+    doc = ApiDoc("m.f", "m", text, NUMPY, parameters={"properties": {"x": {}}}, examples=(ApiExample("f(1)", "1"),))
+    for layout in ("markdown", "docstring"):
+        page = LAYOUTS[layout](doc, 3)
+        marks = [
+            page.index(mark)
+            for mark in ("In full.", "    x" if layout == "docstring" else "- `x`", "See Also", ">>> f")
+        ]
+        assert marks == sorted(marks)
 
 
 def test_quotes_and_fences_inside_do_not_end_the_layout():
@@ -266,13 +291,24 @@ def test_types_in_words():
     ] == ["x", "y"]
 
 
-KEYWORDS = ["type", "properties", "items", "required", "enum", "anyOf", "oneOf", "$ref", "default", "description"]
+KEYWORDS = [
+    "type",
+    "properties",
+    "items",
+    "title",
+    "prefixItems",
+    "required",
+    "enum",
+    "anyOf",
+    "oneOf",
+    "$ref",
+    "default",
+    "description",
+]
 KEYWORDS += ["format", "additionalProperties", "x-python-type", "a", "b"]
 schemas = st.recursive(
     st.one_of(st.booleans(), st.none(), st.integers(), st.text(max_size=3)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4)),
     max_leaves=12,
 )
 words = st.text(max_size=20)

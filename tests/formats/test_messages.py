@@ -217,7 +217,7 @@ def conversations(draw):
     return {"messages": messages, "tools": draw(st.none() | st.just([WEATHER])), "id": draw(st.none() | words)}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(conversations())
 def test_writing_and_reading_again_changes_nothing(value):
     before = json.dumps(value)

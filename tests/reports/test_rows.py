@@ -1,6 +1,7 @@
 """How decoded rows look in a terminal and as a page."""
 
 import re
+import unicodedata
 from html.parser import HTMLParser
 
 from hypothesis import given, settings
@@ -36,7 +37,7 @@ DEMO = InspectedRow(
             ),
             path="numpy/linalg.py:3",
         ),
-        InspectedSegment("cd" * 16, "notes", "unknown", "", (InspectedToken("the\x1b[31m end", 1.0, False, 7),), part=2),
+        InspectedSegment("cd" * 16, "notes", "unknown", "", (InspectedToken("the\x1b[31m end", 1, False, 7),), part=2),
     ),
     10,
     "of cache docs train",
@@ -91,7 +92,7 @@ def test_facts_leave_nothing_unsaid():
 def test_no_text_steers_the_terminal(text):
     made = visible(text)
     for character in made:
-        assert character in "\n\t" or character.isprintable() or character.isspace()
+        assert character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
     assert not set(made) & set("\x1b\r\x07\x9b\u202e\u2066\u200f\u2028")
     assert visible(made) == made
 
@@ -128,8 +129,8 @@ def test_the_page_shows_the_text_and_where_it_comes_from():
     source = "".join(html_page([DEMO], "a title", "about it"))
     page = parsed([DEMO], title="a title")
     assert [text.replace("⏎", "") for text in page.texts] == [visible(s.text) for s in DEMO.segments]
-    for part in ("numpy 2.1.0", "licence BSD-3-Clause", "numpy/linalg.py:3", "ab" * 16, "part 3", "3 positions of padding"):
-        assert part in source
+    told = ["numpy 2.1.0", "licence BSD-3-Clause", "numpy/linalg.py:3", "ab" * 16, "part 3", "3 positions of padding"]
+    assert [part for part in told if part not in source] == []
     tokens = [attributes for tag, attributes in page.tags if tag == "i" and "title" in attributes]
     assert tokens[3] == {"class": "w p", "style": "--share:0.25", "title": "id 4, weight 0.25"}
     assert tokens[0] == {"class": "c", "title": "id 1, weight 0"}
@@ -172,5 +173,4 @@ def test_any_row_can_be_shown(made, query):
     for style in (TerminalStyle(highlight=query), TerminalStyle(False, True, query)):
         shown(style, row)
     page = parsed([row], title="t", highlight=query)
-    # HTML has no lone carriage returns and no null: they are shown as pictures
-    assert [text.replace("⏎\n", "\n") for text in page.texts] == [visible(s.text) for s in made if True]
+    assert [text.replace("⏎\n", "\n") for text in page.texts] == [visible(s.text) for s in made]

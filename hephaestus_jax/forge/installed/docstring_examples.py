@@ -12,7 +12,7 @@ from hephaestus_jax.formats.records import ApiExample
 _PROMPT = re.compile(r"(\s*)>>>(?: (.*)|\s*)$")
 _CONTINUED = re.compile(r"\s*\.\.\.(?: (.*)|\s*)$")
 _DOCTEST_OPTION = re.compile(r"\s*#\s*doctest:.*$")
-_FENCE = re.compile(r"\s*(```+|~~~+)")
+_FENCE = re.compile(r"\s*(```+|~~~+)[^`]*$")
 _CODE_DIRECTIVE = re.compile(r"\s*\.\. (code-block|code|sourcecode|testcode|ipython)::")
 _DOCTEST_DIRECTIVE = re.compile(r"\s*\.\. (doctest|testsetup|plot|try_examples)::.*$")
 _SAYS_NOTHING = re.compile(
@@ -67,7 +67,8 @@ def extract_examples(text: str, section: bool = False) -> tuple[str, tuple[ApiEx
                 before += piece.text
             continue
         if before.strip() or not pending:
-            kept, intent = _introduction(before, section)
+            kept, introduction = _introduction(before, section)
+            intent = "\n\n".join(filter(None, (intent if pending else None, introduction))) or None
             left.append(kept)
             before = ""
         pending.append(piece.source)
@@ -105,7 +106,8 @@ def _pieces(lines: list[str], section: bool) -> Iterator[_Prose | _Code]:
         line = lines[index]
         if _PROMPT.match(line):
             index, code = _doctest(lines, index)
-            yield code
+            if code.source:  # a prompt alone only sets statements apart
+                yield code
         elif fence := _FENCE.match(line):
             end = next((i for i in range(index + 1, len(lines)) if lines[i].strip() == fence[1]), len(lines))
             inner = lines[index + 1 : end]

@@ -38,11 +38,12 @@ class DocField:
 # --- Google items -----------------------------------------------------------------------------------------------------
 
 
-def google_fields(body: str) -> list[DocField]:
-    """`name (type): description` items; lines that start none continue the one before.
+def google_fields(body: str) -> tuple[str, list[DocField]]:
+    """(prose before the first item, items) of a section of `name (type): description` items.
 
-    Items stand at the smallest indentation at which a line reads as one.
+    Lines that begin no item continue the one before.
     """
+    before: list[str] = []
     found: list[tuple[str, str, list[str]]] = []
     for line in textwrap.dedent(body).splitlines():
         item = _google_item(line) if line[:1].strip() else None
@@ -50,39 +51,46 @@ def google_fields(body: str) -> list[DocField]:
             found.append((item[0], item[1], [item[2]]))
         elif found:
             found[-1][2].append(line)
-        elif line.strip():
-            return []  # begins with prose: the section is no list of parameters
-    return [
-        DocField(name, type_name, _item_text(lines))
-        for names, type_name, lines in found
-        for name in _split_names(names)
-    ]
+        else:
+            before.append(line)
+    return "\n".join(before), _fields(found)
+
+
+def _fields(items: Sequence[tuple[str, str, Sequence[str]]]) -> list[DocField]:
+    return [DocField(name, stated, _item_text(body)) for names, stated, body in items for name in _split_names(names)]
 
 
 def items_by_name(text: str, known: Collection[str]) -> tuple[str, list[DocField]]:
     """(prose, fields) of a text in which some lines begin items that name a known parameter.
 
-    An item goes on over the lines that are indented deeper, and inside an indented block over the lines right below it.
+    An item begins after a blank line, a colon or another item, or with a bullet; it goes on over the lines that are
+    indented deeper and over those right below it that read as its continuation.
     """
     prose: list[str] = []
     items: list[tuple[str, str, list[str]]] = []
     indent: int | None = None  # of the item under way
+    last = ""
     for line in text.splitlines():
+        bare = line.strip()
         depth = len(line) - len(line.lstrip())
-        item = _google_item(line.lstrip())
+        may_begin = indent is not None or not last or last.endswith(":") or bare[:2] in ("* ", "- ")
+        item = _google_item(bare) if may_begin else None
         names = _split_names(item[0]) if item else []
         if item and names and all(name in known for name in names):
             indent = depth
             items.append((item[0], item[1], [item[2]]))
-        elif indent is not None and (not line.strip() or depth > indent or depth == indent > 0 < len(items[-1][2][-1])):
-            items[-1][2].append(line.strip() and line)
+        elif indent is not None and (not bare or depth > indent or (depth == indent and _continues(last, bare, depth))):
+            items[-1][2].append(line if bare else "")
         else:
             indent = None
             prose.append(line)
-    fields = [
-        DocField(name, type_name, _item_text(lines)) for names, type_name, lines in items for name in _split_names(names)
-    ]
-    return "\n".join(prose), fields
+        last = bare
+    return "\n".join(prose), _fields(items)
+
+
+def _continues(last: str, bare: str, depth: int) -> bool:
+    """Whether a line goes on with the paragraph above it although it is not indented deeper than its first line."""
+    return bool(last) and (depth > 0 or (bare[0].islower() and not last.endswith(".")))
 
 
 def _google_item(line: str) -> tuple[str, str, str] | None:
@@ -188,9 +196,11 @@ _NUMPY_RETURNS = numpydoc.ReturnsSection("Returns", "returns")
 _NUMPY_ERRORS = numpydoc.RaisesSection("Raises", "raises")
 
 
-def numpy_fields(body: str) -> list[DocField]:
+def numpy_fields(body: str) -> tuple[str, list[DocField]]:
+    """(prose before the first item, items) of a section of `name : type` items with indented descriptions."""
     found: list[DocField] = []
-    for item in _NUMPY_FIELDS.parse(_with_types_on_one_line(body)):
+    # a first item that is indented by mistake is no reason to lose it
+    for item in _NUMPY_FIELDS.parse(_with_types_on_one_line(body.lstrip())):
         assert isinstance(item, DocstringParam)
         # the item as written: the parser has already cut a default out of the type
         written = item.args[1] or ""
@@ -204,7 +214,7 @@ def numpy_fields(body: str) -> list[DocField]:
             found[-1] = DocField(found[-1].name, found[-1].type, text)
         else:
             return google_fields(body)  # Google items under a NumPy heading
-    return found
+    return "", found
 
 
 def _with_types_on_one_line(body: str) -> str:
@@ -261,13 +271,15 @@ def rest_fields(text: str) -> tuple[str, list[DocField], list[DocField], list[Ap
     errors: list[ApiError] = []
     prose, fields = _split_field_lists(text)
     try:
-        parsed = rest.parse(fields).meta if fields else []
+        # the closing field keeps the library from dedenting a list whose every line but the first is indented
+        parsed = rest.parse(f"{fields}\n:end:").meta if fields else []
     except ParseError:
         return text, [], [], []
     for item in parsed:
         match item:
             case DocstringParam(arg_name=names, type_name=type_name, description=description):
-                stated = clean_type(type_name or "")
+                names, _, in_brackets = names.partition("(")  # ":param name (type): ..."
+                stated = clean_type(type_name or in_brackets.removesuffix(")"))
                 parameters.extend(DocField(name, stated, description or "") for name in _split_names(names))
             case DocstringReturns(type_name=type_name, description=description):
                 returns.append(DocField("", clean_type(type_name or ""), description or ""))

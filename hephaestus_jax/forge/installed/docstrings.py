@@ -48,7 +48,7 @@ _TITLES: dict[str, Kind] = {
 _UNDERLINE = re.compile(r"\s*([-=~^])\1{2,}\s*$")
 _GOOGLE_HEADING = re.compile(r"( *)(?:#{1,6} |\*\*)?([A-Za-z][A-Za-z ]{1,20}?)(?:\*\*)?:{1,2}(?:\*\*)?\s*$")
 _ONE_LINE = re.compile(r"(Returns?|Yields?|Raises):[ \t]+(\S.*)$")
-_FENCE = re.compile(r"\s*(```+|~~~+)")
+_FENCE = re.compile(r"\s*(```+|~~~+)[^`]*$")
 _PLACEHOLDER = re.compile(r"(?m)^[ \t]*(%\(\w+\)s|\$?\{\{?\w+\}?\}|@@\w+)[ \t]*$\n?")
 
 
@@ -93,9 +93,10 @@ def parse_docstring(text: str, known: Collection[str] = ()) -> ParsedDocstring:
         read.section(section)
     if style != "numpy" and known:
         read.items_without_heading({*known} - {field.name for field in (*read.parameters, *read.attributes)})
-    if not (read.parameters or read.returns or read.errors):
+    if not read.parameters and style != "numpy":
+        found = len(read.returns) + len(read.errors)
         read.field_lists()
-        if read.parameters or read.returns or read.errors:
+        if read.parameters or len(read.returns) + len(read.errors) > found:
             style = "rest"
     return ParsedDocstring(
         description=_paragraphs(read.prose),
@@ -124,9 +125,11 @@ class _Reader:
         """Reads one section; what it cannot explain goes to the prose as it was written."""
         match section.kind:
             case "parameters" | "attributes":
-                fields = numpy_fields(section.body) if self.numpy else google_fields(section.body)
+                before, fields = numpy_fields(section.body) if self.numpy else google_fields(section.body)
                 (self.parameters if section.kind == "parameters" else self.attributes).extend(fields)
                 understood = bool(fields)
+                if understood and before:
+                    self.prose.append(before)
             case "returns":
                 self.returns.extend(numpy_returns(section.body) if self.numpy else google_returns(section.body))
                 understood = True
@@ -225,7 +228,8 @@ def _heading_indent(lines: Sequence[str]) -> int:
 def _google_section_at(lines: Sequence[str], index: int, outer: int) -> tuple[_Section, int] | None:
     """The section that starts at a line and the index after it, None when none does."""
     heading = _GOOGLE_HEADING.match(lines[index])
-    if heading and len(heading[1]) == outer and heading[2].lower() in _TITLES:
+    # one more space is a slip: " Returns:" after "Args:"
+    if heading and len(heading[1]) - outer in (0, 1) and heading[2].lower() in _TITLES:
         kind = _TITLES[heading[2].lower()]
         end = _end_of_body(lines, index + 1, outer)
         if not any(line.strip() for line in lines[index + 1 : end]):
@@ -247,10 +251,22 @@ def _google_section_at(lines: Sequence[str], index: int, outer: int) -> tuple[_S
 
 
 def _end_of_body(lines: Sequence[str], start: int, indent: int) -> int:
+    first = next((_depth(line) for line in lines[start:] if line.strip()), 0)
     end = start
-    while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > indent):
+    while end < len(lines) and (not lines[end].strip() or _depth(lines[end]) > indent):
+        if lines[end].strip() and _depth(lines[end]) < first and _is_heading(lines[end]):
+            break
         end += 1
     return end
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _is_heading(line: str) -> bool:
+    heading = _GOOGLE_HEADING.match(line)
+    return heading is not None and heading[2].lower() in _TITLES
 
 
 def _end_of_paragraph(lines: Sequence[str], start: int) -> int:

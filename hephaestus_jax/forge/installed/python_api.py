@@ -255,26 +255,26 @@ def _from_add_newdoc(module: Module) -> Iterator[FoundApi]:
     """Docstrings that NumPy and SciPy attach to compiled functions: `add_newdoc("numpy", "dot", "...")`."""
     for node in module.tree.body:
         match node:
-            case ast.Expr(ast.Call(func, [ast.Constant(str(place)), ast.Constant(str(name)), ast.Constant(str()) as doc])):
-                member = ""
-            case ast.Expr(
-                ast.Call(
-                    func,
-                    [
-                        ast.Constant(str(place)),
-                        ast.Constant(str(name)),
-                        ast.Tuple([ast.Constant(str(member)), ast.Constant(str()) as doc]),
-                    ],
-                )
-            ):
+            case ast.Expr(ast.Call(func, arguments)) if last_name(func) == "add_newdoc":
                 pass
-            case ast.Expr(ast.Call(func, [ast.Constant(str(name)), ast.Constant(str()) as doc])):
+            case _:
+                continue
+        match arguments:
+            case [ast.Constant(str(place)), ast.Constant(str(name)), ast.Constant(str()) as doc]:
+                member = ""
+            case [
+                ast.Constant(str(place)),
+                ast.Constant(str(name)),
+                ast.Tuple([ast.Constant(str(member)), ast.Constant(str()) as doc]),
+            ]:
+                pass
+            case [ast.Constant(str(name)), ast.Constant(str()) as doc]:
                 place, member = module.package, ""
             case _:
                 continue
         text = inspect.cleandoc(str(doc.value))
         qualname = f"{name}.{member}" if member else name
-        if last_name(func) != "add_newdoc" or not is_public(qualname) or len(text) < SHORTEST_DOCSTRING:
+        if not is_public(qualname) or len(text) < SHORTEST_DOCSTRING:
             continue
         signature, body = _leading_signature(text, qualname)
         if member and signature is None:

@@ -6,6 +6,7 @@ chat_renderer("llama3", train_on="assistant").render(trajectory)
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hephaestus_jax.errors import UserError
@@ -60,20 +61,20 @@ def chat_renderer(name: str, **options: Any) -> ChatRenderer:
         if not issubclass(cls, TextFormat):
             raise UserError(f"chat family {family!r} does not stand within another; {name!r} should be {family!r}")
         preset = {**preset, "within": chat_renderer(argument)}
-    unknown = sorted(set(options) - {field.name for field in dataclasses.fields(cls)})
-    if unknown:
-        known = ", ".join(field.name for field in dataclasses.fields(cls))
-        raise UserError(f"chat family {family!r} has no option {unknown[0]!r}; its options are {known}")
+    _check_options(family, options, [field.name for field in dataclasses.fields(cls)])
     return cls(**{**preset, **options})
 
 
-def _template_file(directory: str, options: dict[str, Any]) -> ChatRenderer:
+def _check_options(family: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    for option in options:
+        if option not in known:
+            raise UserError(f"chat family {family!r} has no option {option!r}; its options are {', '.join(known)}")
+
+
+def _template_file(directory: str, options: Mapping[str, Any]) -> ChatRenderer:
     try:  # the parsers and the other families need no Jinja
         from hephaestus_jax.formats.chat.template_file import TemplateFile
     except ModuleNotFoundError as error:
         raise UserError(f"chat templates of tokenizer files need {error.name}: pip install 'jinja2>=3.1.6'") from error
-    unknown = sorted(set(options) - {"train_on", "thoughts", "variables", "today"})
-    if unknown:
-        known = "train_on, thoughts, variables, today"
-        raise UserError(f"chat family {TEMPLATE_FILE!r} has no option {unknown[0]!r}; its options are {known}")
+    _check_options(TEMPLATE_FILE, options, ["train_on", "thoughts", "variables", "today", "lossy"])
     return TemplateFile.from_directory(directory, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from hephaestus_jax.errors import UserError
@@ -19,11 +19,15 @@ _REFUSED = "the chat template does not write its contents through unchanged ({})
 
 @dataclass(frozen=True)
 class Mark:
-    """What a marked text is: who speaks, in which message (counted from 0), at which weight."""
+    """What a marked text is: who speaks, in which message (counted from 0), at which weight.
+
+    `optional` texts, such as old thoughts and ids, are ones that templates leave out by rule.
+    """
 
     kind: Kind
     message: int
     weight: float
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,10 @@ class Marker:
 
     def mark(self, text: str, mark: Mark) -> str:
         """`text` with marks around all but its outer white space, which templates like to trim."""
-        return self.mark_parts((Part(text, mark.weight),), mark.kind, mark.message)
+        return self.mark_parts((Part(text, mark.weight),), mark)
 
-    def mark_parts(self, parts: Sequence[Part], kind: Kind, message: int) -> str:
-        """The joined parts, each marked with its weight."""
+    def mark_parts(self, parts: Sequence[Part], mark: Mark) -> str:
+        """The joined parts, each marked with its own weight instead of that of `mark`."""
         text = "".join(part.text for part in parts)
         start, end = len(text) - len(text.lstrip()), len(text.rstrip())
         marked, position = [text[:start]], 0
@@ -71,7 +75,7 @@ class Marker:
             if core:
                 opening, closing = self._next(), self._next()
                 self._closing.add(closing)
-                self._opening[opening] = (closing, Mark(kind, message, part.weight))
+                self._opening[opening] = (closing, replace(mark, weight=part.weight))
                 marked += [opening, core, closing]
             position += len(part.text)
         return "".join([*marked, text[max(start, end) :]])
@@ -79,12 +83,18 @@ class Marker:
     def protect(self, value: Json, controls: re.Pattern[str], mark: Mark) -> Json:
         """`value` with marks around those strings in it that spell a control token."""
         if isinstance(value, str):
-            return self.mark(value, mark) if controls.search(value) else value
+            return self.mark(value, replace(mark, optional=True)) if controls.search(value) else value
         if isinstance(value, dict):
             return {self.protect(k, controls, mark): self.protect(v, controls, mark) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.protect(item, controls, mark) for item in value]
         return value
+
+    def left_out(self, segments: Sequence[Segment]) -> Mark | None:
+        """A mark of a text that is not optional and not among the segments found."""
+        found = {id(segment.mark) for segment in segments}
+        missing = (mark for _, mark in self._opening.values() if not mark.optional and id(mark) not in found)
+        return next(missing, None)
 
     def find(self, marked: str, plain: str) -> tuple[list[Segment], list[tuple[int, int]]]:
         """The segments, and the stretches that the template declares generated, as positions in `plain`.

@@ -39,11 +39,14 @@ class TemplateFile(ChatRenderer):
         files: the templates and tokens.
         variables: variables for the template, for instance `enable_thinking`, as a JSON object.
         today: the date for templates that write one, as "2024-07-26".
+        lossy: take templates that leave out texts: some drop what is said beside a call, or the calls. Without it such
+            a conversation is an error. (What a template does with thoughts is its own affair.)
     """
 
     files: TokenizerFiles = field(default_factory=TokenizerFiles)
     variables: str = "{}"
     today: str = ""
+    lossy: bool = False
 
     @classmethod
     def from_directory(
@@ -53,13 +56,15 @@ class TemplateFile(ChatRenderer):
         thoughts: bool = True,
         variables: Mapping[str, Json] | None = None,
         today: str = "",
+        lossy: bool = False,
     ) -> TemplateFile:
         """The renderer of a Hugging Face tokenizer directory.
 
         Raises:
             UserError: the files are missing or malformed, or the template is not valid Jinja.
         """
-        renderer = cls(train_on, thoughts, TokenizerFiles.read(directory), canonical_json(dict(variables or {})), today)
+        files = TokenizerFiles.read(directory)
+        renderer = cls(train_on, thoughts, files, canonical_json(dict(variables or {})), today, lossy)
         for tools in (False, True):
             renderer._template(tools)  # a syntax error is found here, not in a worker
         return renderer
@@ -101,16 +106,21 @@ class TemplateFile(ChatRenderer):
         """The tools in the form of OpenAI's API, None when there are none."""
         marker = marker or _NoMarker()
         mark = self._mark("tools", _PREAMBLE)
-        return [marker.protect(tool_schema(tool), self._suspicious, mark) for tool in conversation.tools] or None
+        schemas = []
+        for tool in conversation.tools:
+            schema = marker.protect(tool_schema(tool), self._suspicious, mark)
+            schema["function"]["name"] = marker.mark(tool.name, mark)  # never optional: a list left out is noticed
+            schemas.append(schema)
+        return schemas or None
 
     def _mark(self, kind: Kind, message: int) -> Mark:
         return Mark(kind, message, self.context)
 
     def _assistant(self, turn: AssistantTurn, number: int, marker: Marker) -> dict[str, Json]:
         message: dict[str, Json] = {"role": "assistant"}
-        message["content"] = marker.mark_parts(turn.text, "assistant", number)
+        message["content"] = marker.mark_parts(turn.text, Mark("assistant", number, 1.0))
         if turn.thought:
-            thought = marker.mark_parts(turn.thought, "assistant", number)
+            thought = marker.mark_parts(turn.thought, Mark("assistant", number, 1.0, optional=True))
             message |= {"reasoning_content": thought, "thinking": thought}  # templates read either name
         calls = []
         for part in turn.calls:
@@ -141,6 +151,12 @@ class TemplateFile(ChatRenderer):
             self.messages(conversation, marker), self.tools(conversation, marker), generation_marks=marker.generation
         )
         segments, generated = marker.find(marked, plain)
+        lost = None if self.lossy else marker.left_out(segments)
+        if lost is not None:
+            raise UserError(
+                f"the chat template leaves out a text of kind {lost.kind!r} (turn {lost.message});"
+                " pass lossy=True to take what it writes, or choose another family"
+            )
         numbers = [segment.mark.message for segment in segments]
         turns = [number for number in numbers if number != _PREAMBLE]
         if turns != sorted(turns):
@@ -257,7 +273,7 @@ class _NoMarker(Marker):
     def mark(self, text: str, mark: Mark) -> str:
         return text
 
-    def mark_parts(self, parts: Sequence[Part], kind: Kind, message: int) -> str:
+    def mark_parts(self, parts: Sequence[Part], mark: Mark) -> str:
         return joined(tuple(parts))
 
 
