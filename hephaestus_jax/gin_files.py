@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.util  # noqa: F401  gin needs it loaded for `include`
+import inspect
 import io
 import re
 import types
@@ -92,15 +93,14 @@ def load_gin(
                 gin.parse_config_file(str(file), print_includes_and_imports=False)
             _check_names(lines)
             gin.parse_config(lines)
-            _check_required(shown)
+            _check_required()
         made = makers[target.__name__]()
-    except UserError:
-        raise
+    except UserError as error:  # gin adds lines about where in its own terms
+        raise UserError(f"{shown}: {str(error).splitlines()[0]}") from error
     except (ValueError, TypeError, SyntaxError, OSError, LookupError, ImportError, RuntimeError) as error:
         raise UserError(f"{shown}: {_explain(error, known)}") from error
     finally:
         gin.clear_config()
-    check_types(made, shown)
     return made
 
 
@@ -116,9 +116,13 @@ _REGISTERED: dict[type, Any] = {}
 def _configurable(cls: type) -> Any:
     """`cls` as a gin configurable; gin refuses to register a name twice, so each class is registered once."""
     if cls not in _REGISTERED:
-        if not dataclasses.is_dataclass(cls):
-            raise TypeError(f"{cls.__name__} is not a dataclass")
-        _REGISTERED[cls] = gin.external_configurable(cls, cls.__name__, module=cls.__module__)
+
+        def make(**values: Any) -> Any:
+            check_types(cls, values)  # before the class looks at the values itself
+            return cls(**values)
+
+        make.__signature__ = inspect.signature(cls)  # type: ignore[attr-defined]
+        _REGISTERED[cls] = gin.external_configurable(make, cls.__name__, module=cls.__module__)
     return _REGISTERED[cls]
 
 
@@ -145,13 +149,13 @@ def _check_names(lines: Sequence[str]) -> None:
             raise UserError(f"override {OVERRIDE}{name}: no such name in the gin file; did you mean {', '.join(near)}?")
 
 
-def _check_required(shown: str) -> None:
+def _check_required() -> None:
     """Reports everything that still has to be given, at once."""
     defined, used = _macros()
     missing = sorted(used - defined | set(re.findall(r"(?m)^([\w./]+) = %gin\.REQUIRED$", gin.config_str())))
     if missing:
         mend = " ".join(f"{OVERRIDE}{name}=..." for name in missing)
-        raise UserError(f"{shown}: {', '.join(missing)} must be given; add {mend}")
+        raise UserError(f"{', '.join(missing)} must be given; add {mend}")
 
 
 def _macros() -> tuple[set[str], set[str]]:
@@ -174,20 +178,17 @@ def _explain(error: Exception, known: Mapping[str, type]) -> str:
     return message
 
 
-def check_types(value: Any, where: str) -> None:
-    """Compares every field of a dataclass, nested ones included, with its annotation.
+def check_types(cls: type, values: Mapping[str, Any]) -> None:
+    """Compares values with the annotations of the dataclass's fields that they are meant for.
 
     Raises:
         UserError: a value is not of its field's type.
     """
-    hints = typing.get_type_hints(type(value))
-    for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        if not _is(item, hints[field.name]):
-            wanted = str(field.type)
-            raise UserError(f"{where}: {type(value).__name__}.{field.name} is {item!r}; it must be of type {wanted}")
-        if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            check_types(item, where)
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if name in hints and not _is(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", None) if isinstance(hints[name], type) else str(hints[name])
+            raise UserError(f"{cls.__name__}.{name} is {value!r}; it must be of type {wanted}")
 
 
 def _is(value: Any, hint: Any) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hephaestus_jax.data.storage import Storage
+from hephaestus_jax.data.storage import MissingKeyError, Storage
 from hephaestus_jax.errors import UserError
 
 FORMAT = 1
@@ -118,7 +118,12 @@ def load_mixture_spec(url: str) -> MixtureSpec:
         UserError: nothing is there, or it is no mixture.
     """
     folder, name = _split(url)
-    return mixture_spec_from_json(Storage(folder).read_json(name), posixpath.join(folder, name))
+    where = posixpath.join(folder, name)
+    try:
+        value = Storage(folder).read_json(name)
+    except MissingKeyError:
+        raise UserError(f"no mixture at {where}: build one with `python -m tools.build_cache`") from None
+    return mixture_spec_from_json(value, where)
 
 
 def save_mixture_spec(url: str, spec: MixtureSpec) -> None:

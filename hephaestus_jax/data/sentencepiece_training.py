@@ -190,7 +190,7 @@ def _learning_progress(config: VocabularyConfig) -> Iterator[TextIO]:
         finally:
             os.dup2(terminal, 2)  # closes the pipe's last writing end, which ends the follower
             follower.join()
-            progress.close()
+        progress.close()
 
 
 def _follow(reader: int, progress: Progress) -> None:

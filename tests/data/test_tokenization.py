@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizer_files as files
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,6 @@ from hephaestus_jax.data.tokenization import Tokens, check_controls, tokenize
 from hephaestus_jax.data.vocabularies import Vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.spans import BOS, EOS, SEAM, Rendering, Span
-from tests.data import tokenizer_files as files
 
 NAMES = ("trained", "unigram", "llama3", "qwen_like", "v3")
 PLAIN = (
@@ -270,6 +270,14 @@ def test_weights_by_hand() -> None:
     assert tokens.carry == 2
     # a border inside a token: "abc" lies only in part within the first span
     assert tokenize([Rendering(spans, carry=1)], vocabulary)[0].carry == 1
+
+
+def test_normalization_that_shifts_bytes_but_keeps_their_sum() -> None:
+    vocabulary, accented = files.vocabulary("qwen_like"), "e\u0301"  # one byte shorter when composed
+    text = "\u0958" + 3 * accented  # U+0958 gets three bytes longer when decomposed, as NFC demands
+    assert vocabulary.token_bytes[vocabulary.encode(text)].sum() == len(text.encode())
+    rendering = Rendering((Span(text[:3], 0.0, "user"), Span(text[3:], 1.0, "user")), carry=1)
+    same(tokenize([rendering], vocabulary)[0], slow(rendering, vocabulary, coverage("qwen_like")))
 
 
 def test_a_seam_ends_a_run() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizer_files as files
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,6 @@ from hephaestus_jax.data.tiktoken_files import llama3_tokenizer_json, save_token
 from hephaestus_jax.data.vocabularies import is_marker, load_vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.spans import BOS, EOS
-from tests.data import tokenizer_files as files
 
 EXACT = ("trained", "unigram", "llama3", "tekken")  # decode(encode(s)) == s for every s
 ALL = (*EXACT, "qwen_like", *files.SENTENCEPIECE_MISTRAL)

@@ -6,27 +6,6 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-# What alpha.frobnicate_matrix is made of; tests hold it out and look for every trace.
-DOCSTRING = """Frobnicate every row of a matrix until its trace settles down.
-
-    The rows are visited from the bottom upwards, and each visit halves the
-    remaining defect of the diagonal.
-
-    Args:
-      matrix: rows of numbers, at least two of them.
-      patience: how many visits to allow before giving up.
-
-    Returns:
-      The settled matrix, as a new list of rows.
-
-    Raises:
-      ValueError: the matrix has fewer than two rows.
-
-    Examples:
-      >>> frobnicate_matrix([[1, 2], [3, 4]])
-      [[2, 4], [6, 8]]
-    """
-
 ALPHA = {
     "alpha/__init__.py": '''
         """Alpha: settling of matrices and the counting of beans."""
@@ -36,12 +15,30 @@ ALPHA = {
 
         __all__ = ["UnravelledSpline", "count_beans", "frobnicate_matrix", "weigh_beans"]
     ''',
-    "alpha/settling.py": f'''
+    "alpha/settling.py": '''
         """Settling."""
 
 
         def frobnicate_matrix(matrix, patience=3):
-            """{DOCSTRING}"""
+            """Frobnicate every row of a matrix until its trace settles down.
+
+            The rows are visited from the bottom upwards, and each visit halves the
+            remaining defect of the diagonal.
+
+            Args:
+              matrix: rows of numbers, at least two of them.
+              patience: how many visits to allow before giving up.
+
+            Returns:
+              The settled matrix, as a new list of rows.
+
+            Raises:
+              ValueError: the matrix has fewer than two rows.
+
+            Examples:
+              >>> frobnicate_matrix([[1, 2], [3, 4]])
+              [[2, 4], [6, 8]]
+            """
             if len(matrix) < 2:
                 raise ValueError("too few rows")
             return [[2 * x for x in row] for row in matrix]

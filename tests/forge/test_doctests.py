@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -12,6 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,6 +41,7 @@ from hephaestus_jax.formats.records import (
     Provenance,
     TextObservation,
     Tool,
+    Trajectory,
     from_json,
     to_json,
 )
@@ -522,28 +525,13 @@ def test_bad_arguments(tmp_path: Path) -> None:
 
 
 def test_forged_results_are_failures() -> None:
-    good = {
-        "source": "1\n",
-        "want": "",
-        "got": "1\n",
-        "exception": None,
-        "matched": True,
-        "index": 0,
-        "setup": False,
-        "dropped": "",
-    }
-    assert read_result({"steps": [good]}) == [ExecutedExample(**good)]  # type: ignore[arg-type]
-    for bad in [
-        {},
-        [],
-        None,
-        3,
-        {"steps": 1},
-        {"steps": [3]},
-        {"steps": [{**good, "got": 1}]},
-        {"steps": [{**good, "x": 1}]},
-    ]:
-        assert read_result(bad) == Failure("crashed", "reported something else than a result")
+    step = ExecutedExample("1\n", "", "1\n", None, True)
+    good = dataclasses.asdict(step)
+    assert read_result({"steps": [good]}) == [step]
+    forged: list[Any] = [{}, [], None, 3, {"steps": 1}, {"steps": [3]}]
+    forged += [{"steps": [{**good, change: 1}]} for change in ("got", "matched", "exception", "unknown")]
+    for value in forged:
+        assert read_result(value) == Failure("crashed", "reported something else than a result"), value
 
 
 def test_runs_that_differ_in_length_are_a_failure() -> None:
@@ -580,7 +568,7 @@ def test_plain_calls_become_tool_calls() -> None:
     trajectory = to_trajectory(
         job, steps_of(("price(3)", "6.0\n"), ("price(count=1, each=0.5)", "0.5\n")), PRICE_DOC, POOL
     )
-    assert trajectory is not None
+    assert isinstance(trajectory, Trajectory)
     user, *steps = trajectory.steps
     assert isinstance(user, TextObservation) and user.source == "user"
     assert "The price of some wares." in user.content and "count = 3; then count = 1, each = 0.5" in user.content
@@ -613,18 +601,18 @@ def test_plain_calls_become_tool_calls() -> None:
         "price(**{'count': 1})",
         "y = price(1)",
         "price(1) + 1",
-        "other(1)",
+        "other(price)",
         "basket.price(1)",
         "price(float('nan'))",
         "price({1: 2})",
         "price(1); price(2)",
-        "(" * 500,
+        "price" + "(" * 500,
     ],
 )
 def test_everything_else_stays_code(source: str) -> None:
     job = make_job("wares.price", f">>> {source}\n6.0")
     trajectory = to_trajectory(job, steps_of((source, "6.0\n")), PRICE_DOC, POOL)
-    assert trajectory is not None
+    assert isinstance(trajectory, Trajectory)
     actions = [step for step in trajectory.steps if not isinstance(step, TextObservation)]
     assert all(isinstance(action, CodeAction) for action in actions)
     assert isinstance(actions[-1], CodeAction) and actions[-1].content == source
@@ -635,7 +623,7 @@ def test_calls_are_recognised_under_every_name() -> None:
     job = make_job("wares.price", ">>> import wares as w\n>>> w.deep.price(1)\n2.0", aliases=("wares.deep.price",))
     executed = steps_of(("import wares as w", ""), ("w.deep.price(1)", "2.0\n"))
     trajectory = to_trajectory(job, executed, PRICE_DOC, POOL)
-    assert trajectory is not None
+    assert isinstance(trajectory, Trajectory)
     assert [type(step).__name__ for step in trajectory.steps] == ["TextObservation", "ApiAction", "TextObservation"]
 
 
@@ -645,35 +633,37 @@ def test_prose_becomes_the_users_turn_and_imports_come_first() -> None:
     )
     executed = steps_of(("x = 2", ""), ("price(x)  # doctest: +ELLIPSIS", "4.0\n"))
     trajectory = to_trajectory(job, executed)
-    assert trajectory is not None
+    assert isinstance(trajectory, Trajectory)
     said = [step.content for step in trajectory.steps if isinstance(step, TextObservation) and step.source == "user"]
     ran = [step.content for step in trajectory.steps if isinstance(step, CodeAction)]
-    assert said == ["Summary.", "Prices are floats:"]
+    assert said == ["How is `wares.price` used? Summary. Run it, please.", "Prices are floats:"]
     assert ran == ["from wares import price", "x = 2", "price(x)"]
     ids = [step.tool_call_id for step in trajectory.steps if isinstance(step, CodeAction)]
     assert len(set(ids)) == len(ids)
 
 
 def test_without_prose_the_summary_is_the_intent_and_dropped_steps_are_gone() -> None:
-    job = make_job("wares.price", ">>> object()\n>>> 1\n2")
+    job = make_job("wares.price", ">>> object()\n>>> price.x\n2")
     executed = [
         ExecutedExample("object()\n", "", "<object at 0x1234>\n", None, False, 0, dropped="differs"),
-        ExecutedExample("1\n", "2\n", "1\n", None, False, 1),
+        ExecutedExample("price.x\n", "2\n", "1\n", None, False, 1),
     ]
     trajectory = to_trajectory(job, executed, PRICE_DOC)
-    assert trajectory is not None
+    assert isinstance(trajectory, Trajectory)
     assert isinstance(trajectory.steps[0], TextObservation) and "`wares.price`" in trajectory.steps[0].content
-    assert [step.content for step in trajectory.steps if isinstance(step, CodeAction)] == ["1"]
+    assert [step.content for step in trajectory.steps if isinstance(step, CodeAction)] == ["price.x"]
     assert trajectory.success is False
     assert trajectory.provenance.processing == ("doctest examples executed twice, equal outputs kept",)
 
 
-def test_a_trajectory_that_shows_nothing_is_none() -> None:
+def test_a_docstring_that_shows_nothing_makes_no_trajectory() -> None:
     job = make_job("wares.price", ">>> x = 1\n>>> object()")
     silent = ExecutedExample("x = 1\n", "", "", None, True, 0)
     dropped = ExecutedExample("object()\n", "", "<object>\n", None, False, 1, dropped="differs")
-    assert to_trajectory(job, [silent, dropped]) is None
-    assert to_trajectory(job, []) is None
+    assert to_trajectory(job, [silent, dropped]) == Failure("no output")
+    assert to_trajectory(job, []) == Failure("no output")
+    spoken = ExecutedExample("print(1)\n", "", "1\n", None, False, 1)
+    assert to_trajectory(job, [silent, spoken]) == Failure("does not use the API")
 
 
 def test_a_docstring_all_the_way_to_a_trajectory(wares: Path, tmp_path: Path) -> None:
@@ -681,7 +671,7 @@ def test_a_docstring_all_the_way_to_a_trajectory(wares: Path, tmp_path: Path) ->
     outcome = execute([job], wares, tmp_path)["wares.price"]
     assert isinstance(outcome, list)
     trajectory = to_trajectory(job, outcome, PRICE_DOC, POOL)
-    assert trajectory is not None
+    assert isinstance(trajectory, Trajectory)
     shapes = [type(step).__name__ for step in trajectory.steps if not isinstance(step, TextObservation)]
     assert shapes == ["CodeAction", "ApiAction", "CodeAction", "ApiAction", "CodeAction"]
     last = trajectory.steps[-3]

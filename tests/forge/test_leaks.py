@@ -72,7 +72,7 @@ def write(directory: Path, train: Iterable[Record], held_out: HeldOut = HELD_OUT
 
 CLEAN = [
     code("def frob_matrix_all(x):\n    return x._frob_matrix, x.frob_matrix2, Frob_Matrix, unraveller\n"),
-    prose("Each row of the given matrix, until its trace has settled."),
+    prose("Each row of a given matrix, until its trace has settled."),
     prose("Now rows of numbers that are to be settled, as everybody says."),
     doc(),
     trajectory(CodeAction("python", "import pkg\npkg.core.other(1)")),
@@ -186,7 +186,7 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> str:
     from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_sentencepiece
 
     out = tmp_path_factory.mktemp("vocabulary")
-    train_sentencepiece([str(record) for record in CLEAN] * 5, out, VocabularyConfig(size=280))
+    train_sentencepiece([str(record) for record in CLEAN] * 5, out, VocabularyConfig(size=330))
     return str(out)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+from functools import partial
+from pathlib import Path
 
 import pytest
 from chat_conversations import PROVENANCE, Script, Taste, encode, scripts, weighted_text
 
+from hephaestus_jax.data.tokenization import tokenize
+from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.chat import chat_renderer
 from hephaestus_jax.formats.records import (
@@ -71,15 +75,19 @@ def official_ids(chat_format, script: Script, environment: bool) -> list[int]:
 @pytest.mark.parametrize(("family", "environment"), [("llama3", False), ("llama3.1", True)])
 @pytest.mark.parametrize("code", [False, True])
 def test_ids_equal_metas_encoder(chat_format, family, environment, code):
+    import llama_models.llama3.tokenizer
+
     tokenizer = chat_format.tokenizer
     renderer = chat_renderer(family)
-    compared = 0
+    renderings, expected = [], []
     for script in scripts(200, Taste(code=code), seed=code):
-        rendering = renderer.render(script.trajectory())
-        ids = encode(rendering, tokenizer.special_tokens, lambda text: tokenizer.encode(text, bos=False, eos=False))
-        assert ids == official_ids(chat_format, script, environment)
-        compared += len(ids)
-    assert compared > 20_000
+        renderings.append(renderer.render(script.trajectory()))
+        expected.append(official_ids(chat_format, script, environment))
+        encode_text = partial(tokenizer.encode, bos=False, eos=False)
+        assert encode(renderings[-1], tokenizer.special_tokens, encode_text) == expected[-1]
+    assert sum(map(len, expected)) > 20_000
+    ours = load_vocabulary(Path(llama_models.llama3.tokenizer.__file__).with_name("tokenizer.model"))
+    assert [tokens.tokens_T.tolist() for tokens in tokenize(renderings, ours)] == expected
 
 
 def test_every_text_of_a_message_reaches_the_official_decoder(chat_format):

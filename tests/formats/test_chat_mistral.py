@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from chat_conversations import PROVENANCE, Script, Taste, encode, scripts, weighted_text
 
+from hephaestus_jax.data.tokenization import tokenize
+from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.chat import chat_renderer
 from hephaestus_jax.formats.chat.mistral import mistral_call_id
@@ -70,13 +73,16 @@ def test_ids_equal_mistrals_encoder(which):
     renderer = chat_renderer(f"mistral_{version}")
     controls = {name: text_tokenizer.get_special_token(name) for name in renderer.controls}
     assert len(set(controls.values())) == len(controls)
-    calls = 0
+    calls, renderings, expected = 0, [], []
     for script in scripts(200, TASTES[which], seed=len(which)):
-        expected = tokenizer.encode_chat_completion(official_request(script, version == "v2")).tokens
-        rendering = renderer.render(script.trajectory())
-        assert encode(rendering, controls, lambda text: text_tokenizer.encode(text, bos=False, eos=False)) == expected
+        expected.append(tokenizer.encode_chat_completion(official_request(script, version == "v2")).tokens)
+        renderings.append(renderer.render(script.trajectory()))
+        encode_text = partial(text_tokenizer.encode, bos=False, eos=False)
+        assert encode(renderings[-1], controls, encode_text) == expected[-1]
         calls += sum(len(message.get("calls", ())) for message in script.messages)
     assert calls > 150 or version == "v1"
+    ours = tokenize(renderings, load_vocabulary(path))
+    assert [tokens.tokens_T.tolist() for tokens in ours] == expected
 
 
 STEPS = (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hephaestus_jax.forge.doctests.extract import DoctestJob, extract_examples, names_in
-from hephaestus_jax.forge.doctests.results import ExecutedExample
+from hephaestus_jax.forge.doctests.results import ExecutedExample, Failure
 from hephaestus_jax.formats.records import (
     ApiAction,
     ApiDoc,
@@ -26,6 +26,7 @@ from hephaestus_jax.formats.records import (
 PROCESSING = "doctest examples executed twice, equal outputs kept"
 _DIRECTIVE = re.compile(r"[ \t]*#\s*doctest:.*$", re.MULTILINE)
 _DESCRIPTION = 400  # characters of a tool's description
+_SIGNATURE = re.compile(r"^[\w.]+\(.*\)(\s*->.*)?\.?$")
 _DISTRACTORS = (2, 3, 4)
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -63,11 +64,11 @@ def tool_from(doc: ApiDoc) -> Tool:
 
 def to_trajectory(
     job: DoctestJob, executed: Sequence[ExecutedExample], doc: ApiDoc | None = None, pool: Sequence[Tool] = ()
-) -> Trajectory | None:
-    """The trajectory of one docstring; None where nothing that was kept printed anything.
+) -> Trajectory | Failure:
+    """The trajectory of one docstring, or why it makes none ("no output", "does not use the API").
 
     Plain calls of the documented API with JSON arguments become `ApiAction`s when `doc` gives the schema to call it by;
-    every other example is code.
+    every other example is code. Examples after the last one that printed anything are left out.
 
     Args:
         job: the docstring.
@@ -77,17 +78,14 @@ def to_trajectory(
             API that is held out must not be shown to training here.
     """
     turns = _turns(job, executed, doc)
-    if any(turn.kwargs is None and not _only_imports(turn.example) for turn in turns):
-        turns = _with_setup(executed, turns)
-    else:  # nothing but calls: what they were imported by is not the agent's concern
-        intents = iter([turn.intent for turn in turns if turn.intent])
-        turns = [turn for turn in turns if turn.kwargs is not None]
-        if turns and not turns[0].intent:
-            turns[0] = replace(turns[0], intent=next(intents, ""))
-    if not any(turn.example.got for turn in turns):
-        return None
-    if not turns[0].intent:
-        turns[0] = replace(turns[0], intent=_template(job, doc, turns))
+    while turns and not turns[-1].example.got:
+        turns.pop()
+    if not turns:
+        return Failure("no output")
+    if not any(_uses(job, turn.example.source) for turn in turns):
+        return Failure("does not use the API")
+    turns[0] = replace(turns[0], intent=_opening(job, doc, turns))
+    turns = _with_setup(executed, _with_values(turns))
     kept = [turn.example for turn in turns if not turn.example.setup]
     has_calls = any(turn.kwargs is not None for turn in turns)
     has_code = any(turn.kwargs is None for turn in turns)
@@ -102,6 +100,12 @@ def to_trajectory(
     )
 
 
+def _uses(job: DoctestJob, source: str) -> bool:
+    """Whether the source names the API, under any of its names; that a call is a `__call__` cannot be seen."""
+    last = {name.removesuffix(".__call__").rpartition(".")[2] for name in (job.api_name, *job.aliases)}
+    return not last.isdisjoint(re.findall(r"\w+", source))
+
+
 def _turns(job: DoctestJob, executed: Sequence[ExecutedExample], doc: ApiDoc | None) -> list[_Turn]:
     """The kept examples with their intents; an intent before a dropped example moves on to the next kept one."""
     intents = [example.intent for example in extract_examples(job.docstring)]
@@ -110,18 +114,18 @@ def _turns(job: DoctestJob, executed: Sequence[ExecutedExample], doc: ApiDoc | N
     pending = ""
     spoken = -1
     for example in executed:
+        kwargs = call_arguments(example.source, known, job, doc) if doc is not None else None
+        known |= imported_names(example.source)
         if example.setup:
-            known |= imported_names(example.source)
             continue
         pending = next((text for text in reversed(intents[spoken + 1 : example.index + 1]) if text), pending)
         spoken = example.index
-        if example.dropped:
-            continue
-        kwargs = call_arguments(example.source, known, job, doc) if doc is not None else None
-        known |= imported_names(example.source)
-        turns.append(_Turn(example, pending, kwargs))
-        pending = ""
-    return turns
+        if not example.dropped:
+            turns.append(_Turn(example, pending, kwargs))
+            pending = ""
+    if any(turn.kwargs is None and not _only_imports(turn.example) for turn in turns):
+        return turns
+    return [turn for turn in turns if turn.kwargs is not None]  # what calls were imported by is not the agent's concern
 
 
 def _with_setup(executed: Sequence[ExecutedExample], turns: list[_Turn]) -> list[_Turn]:
@@ -177,9 +181,7 @@ def imported_names(source: str) -> dict[str, str]:
     return found
 
 
-def call_arguments(
-    source: str, known: Mapping[str, str], job: DoctestJob, doc: ApiDoc
-) -> dict[str, Json] | None:  # fmt: skip
+def call_arguments(source: str, known: Mapping[str, str], job: DoctestJob, doc: ApiDoc) -> dict[str, Json] | None:
     """The arguments by name if `source` is nothing but a call of the documented API that its schema can express.
 
     `known` maps the names imported so far to what they stand for. None if `source` is anything else: another function,
@@ -251,16 +253,19 @@ def _has_type(value: Json, schema: Mapping[str, Json]) -> bool:
 
 
 def _offered(tool: Tool, pool: Sequence[Tool]) -> tuple[Tool, ...]:
-    """The tool among two to four others of `pool`, all in an order that says nothing."""
-    others = list({other.name: other for other in pool if other.name != tool.name}.values())
-    count = min(_DISTRACTORS[_draw(tool.name, "count") % len(_DISTRACTORS)], len(others))
-    chosen: dict[str, Tool] = {}
+    """The tool among two to four others, of its own module if that has as many, in an order that says nothing."""
+    others = {other.name: other for other in pool if other.name != tool.name}
+    parent = tool.name.rpartition(".")[0] + "."
+    near = [name for name in others if name.startswith(parent)]
+    names = near if len(near) >= max(_DISTRACTORS) else list(others)
+    count = min(_DISTRACTORS[_draw(tool.name, "count") % len(_DISTRACTORS)], len(names))
+    chosen = {tool.name: tool}
     attempt = 0
-    while len(chosen) < count:
-        other = others[_draw(tool.name, attempt) % len(others)]
-        chosen[other.name] = other
+    while len(chosen) <= count:
+        name = names[_draw(tool.name, attempt) % len(names)]
+        chosen[name] = others[name]
         attempt += 1
-    return tuple(sorted((tool, *chosen.values()), key=lambda offered: digest([tool.name, offered.name])))
+    return tuple(sorted(chosen.values(), key=lambda offered: digest([tool.name, offered.name])))
 
 
 def _draw(*key: str | int) -> int:
@@ -270,21 +275,30 @@ def _draw(*key: str | int) -> int:
 # --- intents ----------------------------------------------------------------------------------------------------------
 
 
-def _template(job: DoctestJob, doc: ApiDoc | None, turns: Sequence[_Turn]) -> str:
-    """What the user asks where the docstring does not say: the API's summary, and the values if it is to be called."""
+def _opening(job: DoctestJob, doc: ApiDoc | None, turns: Sequence[_Turn]) -> str:
+    """The user's first words: what the API does, by its summary, and the sentence before the first example."""
     text = doc.description if doc is not None and doc.description.strip() else job.docstring.partition(">>>")[0]
-    summary = " ".join(text.strip().split("\n\n")[0].split())[:_DESCRIPTION]
-    if summary and summary[-1] not in ".!?":
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+    summary = next((words for words in paragraphs if words and not _SIGNATURE.match(words)), "")[:_DESCRIPTION]
+    if summary and summary[-1] not in ".!?:":
         summary += "."
-    calls = [turn.kwargs for turn in turns if turn.kwargs is not None]
-    templates = _CALL_TEMPLATES if len(calls) == len(turns) else _TEMPLATES
-    intent = templates[_draw(job.api_name, "intent") % len(templates)].format(name=job.api_name, summary=summary)
-    if len(calls) == len(turns):
-        intent += f" {_values(calls)}"
-    return " ".join(intent.split())
+    templates = _TEMPLATES if any(turn.kwargs is None for turn in turns) else _CALL_TEMPLATES
+    opening = templates[_draw(job.api_name, "intent") % len(templates)].format(name=job.api_name, summary=summary)
+    prose = turns[0].intent
+    return " ".join(opening.split()) + (f" {prose}" if prose and prose not in opening else "")
 
 
-def _values(calls: Sequence[Mapping[str, Json]]) -> str:
-    """The arguments of the calls in words: "Use x = 1, y = 2; then x = 3, y = 4."."""
-    written = [", ".join(f"{name} = {canonical_json(value)}" for name, value in call.items()) for call in calls]
-    return f"Use {'; then '.join(text or 'no arguments' for text in written)}."
+def _with_values(turns: Sequence[_Turn]) -> list[_Turn]:
+    """The turns; where the user's words are followed by calls only, they end with the arguments to call with."""
+    starts = [number for number, turn in enumerate(turns) if turn.intent]
+    result = list(turns)
+    for start, end in zip(starts, [*starts[1:], len(turns)], strict=True):
+        calls = [turn.kwargs for turn in turns[start:end]]
+        if None not in calls:
+            written = "; then ".join(_words(kwargs) for kwargs in calls if kwargs is not None)
+            result[start] = replace(turns[start], intent=f"{turns[start].intent} Use {written}.")
+    return result
+
+
+def _words(kwargs: Mapping[str, Json]) -> str:
+    return ", ".join(f"{name} = {canonical_json(value)}" for name, value in kwargs.items()) or "no arguments"

@@ -7,7 +7,15 @@ import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from docstring_parser import DocstringParam, DocstringRaises, DocstringReturns, ParseError, numpydoc, rest
+from docstring_parser import (
+    DocstringMeta,
+    DocstringParam,
+    DocstringRaises,
+    DocstringReturns,
+    ParseError,
+    numpydoc,
+    rest,
+)
 
 from hephaestus_jax.forge.installed.schemas import schema_from_words
 from hephaestus_jax.formats.records import ApiError
@@ -16,6 +24,7 @@ _FIELD = re.compile(
     r"\s*:(param|parameter|arg|argument|key|keyword|kwarg|type|returns?|rtype|yields?|raises?|except|exception)\b"
     r"[^:\n]*:(\s|$)"
 )
+_PARAM = re.compile(r"(?m)^:(?:kw)?param(?:eter)? ([^:(\n]+)(?:\(([^\n]*?)\))?:(?=\s|$)")
 _NAME = r"`{0,2}(?:\\?\*){0,2}[A-Za-z_]\w*`{0,2}"
 _NAMES = re.compile(
     rf"(?:[-*+•]\s+)?(\*\*(?=\w[^*]*\*\*)|['\"])?({_NAME}(?:(?:\s*[,/]\s*|\s+and\s+|\s+or\s+){_NAME})*)(\*\*|['\"])?"
@@ -210,7 +219,8 @@ def numpy_fields(body: str) -> tuple[str, list[DocField]]:
             type_name = clean_type(item.type_name or "")
             found.extend(DocField(name, type_name, item.description or "") for name in names)
         elif found:  # a paragraph that is not indented continues the item before it
-            text = "\n".join(filter(None, (found[-1].description, written, item.description)))
+            whole = f"{written}: {item.type_name}" if item.type_name else written
+            text = "\n".join(filter(None, (found[-1].description, whole, item.description)))
             found[-1] = DocField(found[-1].name, found[-1].type, text)
         else:
             return google_fields(body)  # Google items under a NumPy heading
@@ -247,17 +257,18 @@ def numpy_returns(body: str) -> list[DocField]:
 
 
 def numpy_errors(body: str) -> list[ApiError]:
-    found = []
+    """The errors of a section that names one per line, descriptions indented; none when it begins with prose."""
+    found: list[ApiError] = []
     for item in _NUMPY_ERRORS.parse(body):
         assert isinstance(item, DocstringRaises)
         match = _EXCEPTION.match(item.type_name or "")
-        if match and _is_exception(match[1], match[2] or ":"):
-            description = " ".join(filter(None, (match[2].lstrip(" :-"), item.description)))
-            found.append(ApiError(match[1], description))
-        elif found:
-            last = found[-1]
-            text = "\n".join(filter(None, (last.description, item.type_name, item.description)))
-            found[-1] = ApiError(last.name, text)
+        if match and (not match[2].strip() or _is_exception(match[1], match[2])):
+            found.append(ApiError(match[1], "\n".join(filter(None, (match[2].lstrip(" :-"), item.description)))))
+        elif not found:
+            return []
+        else:
+            text = "\n".join(filter(None, (found[-1].description, item.type_name, item.description)))
+            found[-1] = ApiError(found[-1].name, text)
     return found
 
 
@@ -269,23 +280,36 @@ def rest_fields(text: str) -> tuple[str, list[DocField], list[DocField], list[Ap
     parameters: list[DocField] = []
     returns: list[DocField] = []
     errors: list[ApiError] = []
-    prose, fields = _split_field_lists(text)
+    prose, listed = _split_field_lists(text)
     try:
         # the closing field keeps the library from dedenting a list whose every line but the first is indented
-        parsed = rest.parse(f"{fields}\n:end:").meta if fields else []
+        parsed = rest.parse(f"{_PARAM.sub(_two_fields, listed)}\n:end:").meta if listed else []
     except ParseError:
         return text, [], [], []
     for item in parsed:
         match item:
             case DocstringParam(arg_name=names, type_name=type_name, description=description):
-                names, _, in_brackets = names.partition("(")  # ":param name (type): ..."
-                stated = clean_type(type_name or in_brackets.removesuffix(")"))
-                parameters.extend(DocField(name, stated, description or "") for name in _split_names(names))
+                stated = clean_type(type_name or "")
+                fields = [DocField(name, stated, description or "") for name in _split_names(names)]
+                parameters.extend(fields)
+                if not fields:
+                    prose += f"\n\n{names}: {description or ''}"
             case DocstringReturns(type_name=type_name, description=description):
                 returns.append(DocField("", clean_type(type_name or ""), description or ""))
             case DocstringRaises(type_name=type_name, description=description):
                 errors.append(ApiError(_ROLE.sub(r"\1", type_name or "Exception").strip("`"), description or ""))
+            case DocstringMeta(args=words, description=description) if words != ["end"]:
+                prose += f"\n\n:{' '.join(words)}: {description or ''}"
     return prose, parameters, returns, errors
+
+
+def _two_fields(match: re.Match[str]) -> str:
+    """":param name (type):" and ":param list of str name:" as a :type: and a :param: field, which the library reads."""
+    words, in_brackets = match[1].rstrip("` ").strip(), match[2]
+    type_name, _, name = ("", "", words) if in_brackets else words.rpartition(" ")
+    stated = in_brackets or type_name
+    name = name.strip("`")
+    return f":type {name}: {stated}\n:param {name}:" if stated and " " not in name else match[0]
 
 
 def _split_field_lists(text: str) -> tuple[str, str]:
