@@ -83,9 +83,9 @@ def load_gin(
     found = [find_gin_file(file) for file in files]
     shown = ", ".join(map(str, files))
     known = {cls.__name__: cls for cls in (target, *also)}
-    lines = [_binding(override) for override in overrides]
     gin.clear_config()
     try:
+        lines = [_binding(override) for override in overrides]
         with gin.unlock_config():
             makers = {name: _configurable(cls) for name, cls in known.items()}
             _read_shipped()

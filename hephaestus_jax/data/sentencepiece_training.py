@@ -177,11 +177,7 @@ def _learning_progress(config: VocabularyConfig) -> Iterator[TextIO]:
     terminal = os.dup(2)
     reader, writer = os.pipe()
     with os.fdopen(terminal, "w", buffering=1) as stream:
-        if config.model_type == "bpe":
-            progress = Progress("learning", "tokens", config.size, stream=stream)
-        else:
-            progress = Progress("learning", "expectation-maximization steps", stream=stream)
-        follower = threading.Thread(target=_follow, args=(reader, progress), daemon=True)
+        follower = threading.Thread(target=_follow, args=(reader, stream, config), daemon=True)
         os.dup2(writer, 2)
         os.close(writer)
         follower.start()
@@ -190,13 +186,17 @@ def _learning_progress(config: VocabularyConfig) -> Iterator[TextIO]:
         finally:
             os.dup2(terminal, 2)  # closes the pipe's last writing end, which ends the follower
             follower.join()
-        progress.close()
 
 
-def _follow(reader: int, progress: Progress) -> None:
+def _follow(reader: int, stream: TextIO, config: VocabularyConfig) -> None:
+    is_bpe = config.model_type == "bpe"
+    unit = "tokens" if is_bpe else "expectation-maximization steps"
+    progress: Progress | None = None
     with os.fdopen(reader, "rb") as log:
         for line in log:
-            if match := _BPE_SIZE.search(line):
-                progress.add(int(match[1]) - progress.count)
-            elif b"EM sub_iter" in line:
-                progress.add()
+            learned = _BPE_SIZE.search(line)
+            if learned or b"EM sub_iter" in line:
+                progress = progress or Progress("learning", unit, config.size if is_bpe else None, stream=stream)
+                progress.add(int(learned[1]) - progress.count if learned else 1)
+    if progress:
+        progress.close()

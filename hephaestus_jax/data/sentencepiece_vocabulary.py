@@ -53,7 +53,7 @@ class SentencePieceVocabulary(Vocabulary):
         ids = {key: getattr(self._processor, f"{key}_id")() for key in ("bos", "eos", "pad")}
         super().__init__(path, pieces, controls, {key: i if i >= 0 else None for key, i in ids.items()}, content)
         rules = proto.normalizer_spec
-        self.dummy_prefix = rules.add_dummy_prefix
+        self.dummy_prefix = self.prefix_after_control = rules.add_dummy_prefix
         self._identity = not rules.precompiled_charsmap and not rules.remove_extra_whitespaces
         self._exact = self._identity and not self.dummy_prefix
         self._space_ids = [self._byte_ids[bytes([byte])] for byte in _SPACE.encode()]

@@ -89,7 +89,8 @@ def tekken_tokenizer_json(path: str | Path, tekken: Mapping[str, Json]) -> dict[
             if entry["rank"] < config["default_vocab_size"] - reserved
         }
         listed = tekken.get("special_tokens")
-        names = _TEKKEN_CONTROLS if listed is None else tuple(entry["token_str"] for entry in listed)
+        listed = sorted(listed, key=lambda entry: entry["rank"]) if listed else ()
+        names = tuple(entry["token_str"] for entry in listed) or _TEKKEN_CONTROLS
         pattern = config["pattern"]
     except (KeyError, TypeError, binascii.Error) as error:
         raise UserError(f"{path} is no whole tekken file (at {error}); fetch the tokenizer again") from error

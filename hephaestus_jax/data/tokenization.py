@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hephaestus_jax.data.vocabularies import Vocabulary
+from hephaestus_jax.data.vocabularies import Vocabulary, check_unicode
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.spans import BOS, EOS, Rendering, Span
 
@@ -140,11 +140,11 @@ class _Batch:
 
     def _add_text(self, text: str, weight: float) -> None:
         self._parts.append(text)
-        try:
-            self.piece_bytes.append(len(text) if text.isascii() else len(text.encode()))
-        except UnicodeEncodeError:
-            self.vocabulary.encode_flat([text])  # says what is wrong
-            raise
+        if text.isascii():
+            self.piece_bytes.append(len(text))
+        else:
+            check_unicode(text)
+            self.piece_bytes.append(len(text.encode()))
         self.piece_weights.append(weight)
 
     def _end_run(self) -> None:

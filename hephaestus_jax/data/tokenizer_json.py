@@ -72,7 +72,10 @@ class TokenizerJsonVocabulary(Vocabulary):
         super().__init__(path, pieces, controls, special, content)
         self.swallowing = frozenset(t["content"] for t in spec["added_tokens"] if t.get("lstrip") or t.get("rstrip"))
         self.dummy_prefix = self._plain_bytes("a") == 2
-        self._normalizes = spec.get("normalizer") is not None
+        self.prefix_after_control = self.dummy_prefix and self._continued is self._plain
+        normalizers = {part["type"] for part in _components(spec.get("normalizer"))}
+        self._normalizes = bool(normalizers)
+        self._ascii_stays = self._byte_level and normalizers <= {"Sequence", "NFC", "NFD", "NFKC", "NFKD", "ByteLevel"}
 
     def _piece_bytes(self, spec: Mapping[str, Json], controls: Mapping[str, int]) -> list[bytes]:
         added = {token["id"]: token["content"] for token in spec["added_tokens"]}
@@ -115,7 +118,7 @@ class TokenizerJsonVocabulary(Vocabulary):
 
     def spells(self, text: str) -> bool:
         """Whether the tokens of `text` stand for exactly its bytes, in order, but for a dummy prefix."""
-        if text.isascii() and (self._byte_level or not self._normalizes):
+        if self._ascii_stays and text.isascii():
             return True
         if not self._byte_level and _SPACE in text:
             return False

@@ -102,7 +102,8 @@ class Vocabulary(ABC):
     token_bytes: np.ndarray  # int32[size]: UTF-8 bytes each id stands for, 0 for control tokens
     is_control: np.ndarray  # bool[size]
     swallowing: frozenset[str] = frozenset()  # control tokens that swallow white space beside them
-    dummy_prefix: bool = False  # whether a text gets a space before it that is not its own
+    dummy_prefix: bool = False  # whether a text gets a space before it that is not its own,
+    prefix_after_control: bool = False  # and whether it does after a control token too
 
     def encode_flat(
         self, texts: Sequence[str], after_control: Sequence[bool] | None = None
@@ -111,8 +112,8 @@ class Vocabulary(ABC):
 
         Args:
             texts: N plain texts; control tokens they spell stay text.
-            after_control: whether each text follows a control token, True for none by default. Some tokenizers put a
-                space before a text unless it does.
+            after_control: whether each text follows a control token; by default none does. Some tokenizers put a space
+                before a text only if it does not.
 
         Returns:
             ids_T, int32, of all texts, and counts_N, int64, the number of ids of each.
@@ -126,7 +127,7 @@ class Vocabulary(ABC):
             ids_T, counts_N = self._encode_flat(texts, after_control)
         except (UnicodeEncodeError, TypeError) as error:
             for text in texts:
-                _check_unicode(text)
+                check_unicode(text)
             raise error
         if self.is_control[ids_T].any():
             spelling = self._pieces[ids_T[np.argmax(self.is_control[ids_T])]].decode("utf-8", "replace")
@@ -179,7 +180,7 @@ class Vocabulary(ABC):
         for i in ids_T:
             piece = self._pieces[i]
             joined += piece[1:] if fresh and piece.startswith(b" ") and not self.is_control[i] else piece
-            fresh = bool(self.is_control[i])
+            fresh = self.prefix_after_control and bool(self.is_control[i])
         return bytes(joined)
 
     def __reduce__(self) -> tuple:
@@ -202,7 +203,7 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     return _load(str(file), stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def _load(path: str, _mtime: int, _size: int) -> Vocabulary:
     content = Path(path).read_bytes()
     if content.lstrip().startswith(b"{") or _TIKTOKEN.match(content):
@@ -215,21 +216,27 @@ def _load(path: str, _mtime: int, _size: int) -> Vocabulary:
 
 
 def _find(path: Path) -> Path:
+    path = path.absolute()  # not resolved: in the hub's cache links lead away from the file's neighbours
     if path.is_file():
-        return path.resolve()
+        return path
     if not path.is_dir():
         raise UserError(f"no vocabulary at {path}: name a tokenizer.json, a *.model or a directory that holds one")
     for name in _FILES:
         if (path / name).is_file():
-            return (path / name).resolve()
+            return path / name
     models = sorted(path.glob("*.model"))
     if len(models) != 1:
         found = f"{len(models)} files *.model" if models else f"none of {', '.join(_FILES)}, *.model"
         raise UserError(f"{path} holds {found}: name the vocabulary file itself")
-    return models[0].resolve()
+    return models[0]
 
 
-def _check_unicode(text: str) -> None:
+def check_unicode(text: str) -> None:
+    """Makes sure that a text can be written as UTF-8.
+
+    Raises:
+        UserError: it holds a lone surrogate.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

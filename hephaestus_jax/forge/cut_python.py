@@ -15,30 +15,17 @@ from __future__ import annotations
 
 import ast
 import bisect
-import io
 import re
-import tokenize
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hephaestus_jax.forge.cut_text import cut_text
+from hephaestus_jax.forge.python_source import Definition, Edit, Source, Unparseable, apply, disjoint, parse
 
 _ROUNDS = 12  # a chain of names bound to names; longer ones fall to the coarse cut
 _TRIPLE = re.compile(r"(?i)(?:r|u|b|br|rb)?(\"\"\"|''')")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-@dataclass(frozen=True, order=True)
-class Edit:
-    """Characters [start, end) are replaced by `text`; `is_definition` marks a held-out API's own definition."""
-
-    start: int
-    end: int
-    text: str = ""
-    is_definition: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,24 +35,6 @@ class PythonCut:
     text: str
     definitions: int
     pieces: int
-
-
-class Unparseable(ValueError):
-    """The text is not Python of this version."""
-
-
-def parse(text: str) -> ast.Module:
-    """The syntax tree of `text`.
-
-    Raises:
-        Unparseable: it is not Python of this version.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise Unparseable(str(error)) from error
 
 
 def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> PythonCut | None:
@@ -82,7 +51,7 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
     Raises:
         Unparseable: the text is not Python to begin with.
     """
-    source = _Source(text, parse(text), offsets)
+    source = Source(text, parse(text), offsets)
     hits = set(offsets)
     for _ in range(_ROUNDS):
         cutter = _Cutter(source, sorted(hits), words)
@@ -92,8 +61,8 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
             break
         hits = more
     for edits in (cutter.edits, source.top_level_edits(hits)):
-        kept = _disjoint(edits)
-        made = _apply(text, kept)
+        kept = disjoint(edits)
+        made = apply(text, kept)
         try:
             parse(made)
         except Unparseable:
@@ -103,104 +72,10 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
     return None
 
 
-class _Source:
-    """A parsed text with the places of its nodes and comments as character offsets."""
-
-    def __init__(self, text: str, tree: ast.Module, offsets: Iterable[int]) -> None:
-        self.text, self.tree = text, tree
-        self.lines = text.split("\n")
-        self._starts = [0]
-        for line in self.lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
-        self._ascii = text.isascii()
-        # finding the comments is slow, and they matter only where a hit may be in one
-        in_comment = any("#" in text[self.line_start(offset) : offset] for offset in offsets)
-        self.comments = list(self._comments()) if in_comment else []
-
-    def offset(self, line: int, column: int) -> int:
-        """Character offset of a line (from 1) and a column in UTF-8 bytes, as syntax trees count."""
-        if not self._ascii:
-            text = self.lines[line - 1]
-            column = len(text.encode("utf-8", "surrogatepass")[:column].decode("utf-8", "surrogatepass"))
-        return self._starts[line - 1] + column
-
-    def span(self, node: ast.AST) -> tuple[int, int]:
-        """Start and end of a node, the decorators of a definition included."""
-        start = self.offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]
-        if decorators := getattr(node, "decorator_list", None):
-            first = decorators[0]
-            start = self.text.rindex("@", 0, self.offset(first.lineno, first.col_offset))
-        return start, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
-
-    def _comments(self) -> Iterator[tuple[int, int]]:
-        try:
-            for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
-                if token.type == tokenize.COMMENT:
-                    start = self._starts[token.start[0] - 1] + token.start[1]
-                    yield start, start + len(token.string)
-        except (tokenize.TokenError, SyntaxError, IndexError):
-            return  # it parsed, so the comments up to here are all we can tell from the rest
-
-    def line_start(self, offset: int) -> int:
-        return self.text.rfind("\n", 0, offset) + 1
-
-    def comment_at(self, offset: int) -> tuple[int, int] | None:
-        """The comment that a character is in."""
-        place = bisect.bisect_right(self.comments, (offset, len(self.text))) - 1
-        return self.comments[place] if place >= 0 and offset < self.comments[place][1] else None
-
-    def removal(self, statement: ast.stmt, is_definition: bool = False) -> Edit:
-        """The edit that removes a statement: its whole lines where it has them to itself."""
-        text = self.text
-        start, end = self.span(statement)
-        begin = self.line_start(start)
-        if text[begin:start].strip():  # after "x = 1;"
-            before = re.search(r"\s*;\s*$", text[begin:start])
-            rest = re.match(r"[ \t]*;", text[end:])
-            return Edit(begin + before.start() if before else start, end + (rest.end() if rest and not before else 0))
-        tail = re.match(r"[ \t]*(?:#[^\n]*)?(?:\n|$)", text[end:])
-        if not tail:  # before "; y = 2"
-            rest = re.match(r"[ \t]*;[ \t]*", text[end:])
-            return Edit(start, end + (rest.end() if rest else 0))
-        end += tail.end()
-        if isinstance(statement, Definition):
-            begin = self._with_comment_above(begin, start)
-        if not text[:begin].strip(" \n") or text[:begin].endswith("\n\n"):
-            end += len(re.match(r"(?:[ \t]*\n)*", text[end:])[0])  # type: ignore[index]
-        return Edit(begin, end, is_definition=is_definition)
-
-    def comment_removal(self, start: int, end: int) -> Edit:
-        """The edit that removes a comment, with its line if it has one to itself."""
-        begin = self.line_start(start)
-        if self.text[begin:start].strip():
-            return Edit(begin + len(self.text[begin:start].rstrip()), end)
-        return Edit(begin, min(end + 1, len(self.text)))
-
-    def _with_comment_above(self, begin: int, start: int) -> int:
-        """Takes in the comment lines that stand directly above and are indented alike."""
-        indent = self.text[begin:start]
-        while begin:
-            above = self.line_start(begin - 1)
-            line = self.text[above:begin]
-            if not line.startswith(indent + "#") or line.startswith(("#!", "# -*-")):
-                break
-            begin = above
-        return begin
-
-    def top_level_edits(self, hits: Iterable[int]) -> list[Edit]:
-        """A coarse cut: whole statements of the module, and whole comments."""
-        edits = [self.removal(s) for s in self.tree.body if any(_within(hit, self.span(s)) for hit in hits)]
-        return edits + [self.comment_removal(*place) for place in set(map(self.comment_at, hits)) if place]
-
-
-def _within(offset: int, span: tuple[int, int]) -> bool:
-    return span[0] <= offset < span[1]
-
-
 class _Cutter:
     """One pass over a source: which edits remove `hits`, and which names are lost by them."""
 
-    def __init__(self, source: _Source, hits: Sequence[int], words: frozenset[str]) -> None:
+    def __init__(self, source: Source, hits: Sequence[int], words: frozenset[str]) -> None:
         self.source, self.words = source, words
         comments = {hit: place for hit in hits if (place := source.comment_at(hit))}
         self.edits = [source.comment_removal(*place) for place in sorted(set(comments.values()))]
@@ -465,25 +340,3 @@ def _local_names(function: ast.AST) -> set[str]:
         shared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
         names |= {name for statement in function.body for name in _bound_names(statement)} - shared
     return names
-
-
-def _disjoint(edits: Iterable[Edit]) -> list[Edit]:
-    """The edits in order; one inside another is dropped, two that overlap are joined."""
-    kept: list[Edit] = []
-    for edit in sorted(set(edits), key=lambda edit: (edit.start, -edit.end)):
-        if kept and edit.start < kept[-1].end:
-            if edit.end > kept[-1].end:
-                kept[-1] = Edit(kept[-1].start, edit.end, is_definition=kept[-1].is_definition or edit.is_definition)
-        else:
-            kept.append(edit)
-    return kept
-
-
-def _apply(text: str, edits: Iterable[Edit]) -> str:
-    """The text after disjoint edits in order."""
-    parts: list[str] = []
-    position = 0
-    for edit in edits:
-        parts += [text[position : edit.start], edit.text]
-        position = edit.end
-    return "".join([*parts, text[position:]])

@@ -8,20 +8,19 @@ places to cut; the leak scan (`forge.leaks`) checks again with other means.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hephaestus_jax.forge.cut_python import Unparseable, cut_python
+from hephaestus_jax.forge.cut_python import cut_python
 from hephaestus_jax.forge.cut_text import cut_text, dependants
-from hephaestus_jax.forge.holdout import WINDOW_WORDS, HeldOut
+from hephaestus_jax.forge.holdout import WINDOW_WORDS, WORD, HeldOut, without_escapes, words_of
+from hephaestus_jax.forge.python_source import Unparseable
 from hephaestus_jax.formats.api_layouts import LAYOUTS
 from hephaestus_jax.formats.records import ApiDoc, Document, Json, Provenance, Record, Trajectory, to_json
 
 _DEPTH = 8  # of nested parameters, more than any renderer shows
 _ROUNDS = 4  # a cut can bring words together that make a new window
-_WORD = re.compile(r"\w+(?:\\_\w+)*")
 
 
 class Matcher:
@@ -35,20 +34,21 @@ class Matcher:
 
     def offsets(self, text: str) -> list[int]:
         """Character offsets of the words that show a held-out API, in order."""
-        words = _words(text)
+        words = words_of(text)
         windows = self._window_starts([word.lower() for word in words])
         if not windows and self.words.isdisjoint(words):
             return []
+        plain = without_escapes(text)
         covered = {number for start in windows for number in range(start, start + WINDOW_WORDS)}
         return [
             match.start()
-            for number, (match, word) in enumerate(zip(_WORD.finditer(text), words, strict=True))
+            for number, (match, word) in enumerate(zip(WORD.finditer(plain), words, strict=True))
             if number in covered or word in self.words
         ]
 
     def matches(self, text: str) -> bool:
         """Whether the text shows a held-out API."""
-        words = _words(text)
+        words = words_of(text)
         return not self.words.isdisjoint(words) or bool(self._window_starts([word.lower() for word in words]))
 
     def _window_starts(self, words: list[str]) -> list[int]:
@@ -57,11 +57,6 @@ class Matcher:
         beginnings, windows = self._beginnings, self._windows
         starts = [i for i, pair in enumerate(itertools.pairwise(words)) if pair in beginnings]
         return [i for i in starts if " ".join(words[i : i + WINDOW_WORDS]) in windows]
-
-
-def _words(text: str) -> list[str]:
-    words = _WORD.findall(text)
-    return [word.replace("\\", "") for word in words] if "\\_" in text else words
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ RULE = (
     " cut out of the training side. Families are taken in the order of a keyed hash until `heldout_fraction` of the"
     " documented APIs is held out. Known by: the distinctive names of its functions, classes and methods, each as a"
     f" whole word, and windows of {WINDOW_WORDS} consecutive words of its docstrings (lower case; at least 4 different"
-    f" words of 3 letters or more) that the docstrings of fewer than {COMMON_UNITS} other units hold."
+    f" words of 3 or more letters alone) that the docstrings of fewer than {COMMON_UNITS} other units hold."
 )
-_WORD = re.compile(r"\w+(?:\\_\w+)*")  # reStructuredText and Markdown escape underscores
-_LETTERS = re.compile(r"[^\W\d_]{3,}$")
+WORD = re.compile(r"\w+(?:\\_\w+)*")  # reStructuredText and Markdown escape underscores
+_ESCAPE = re.compile(r"\\[abfnrtv]")  # of a string in source code: "\nname" holds the name
 
 
 Unit = tuple[str, str]  # file, outermost name
@@ -65,10 +65,15 @@ class Api:
         return self.file, self.qualname.partition(".")[0]
 
     @property
+    def all_names(self) -> tuple[str, ...]:
+        """All dotted names, the first being its own."""
+        return (self.name, *self.aliases)
+
+    @property
     def outer_names(self) -> set[str]:
         """The names that the function, or the class around the method, goes by."""
         depth = self.qualname.count(".") + 1
-        dotted = [name.split(".") for name in (self.name, *self.aliases)]
+        dotted = [name.split(".") for name in self.all_names]
         return {self.unit[1]} | {parts[-depth] for parts in dotted if len(parts) >= depth}
 
     @property
@@ -115,7 +120,7 @@ class Census:
 _CLASS = re.compile(r"(?m)^[ \t]*class\s+\w+\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*:")
 _IMPORT = re.compile(r"(?m)^[ \t]*from\s+\S+\s+import\s+(\([^)]*\)|[^\n]*)")
 _AS = re.compile(r"(\w+)\s+as\s+(\w+)")
-_ASSIGNED = re.compile(r"(?m)^(\w+)\s*=\s*(?:\w+\.)*(\w+)[ \t]*(?:#.*)?$")
+_ASSIGNED = re.compile(r"(?m)^[ \t]*(?:\w+\.)*(\w+)\s*=\s*(?:\w+\.)*(\w+)[ \t]*(?:#.*)?$")
 
 
 @dataclass(frozen=True)
@@ -176,18 +181,23 @@ class HeldOut:
             raise UserError(f"the list of held-out APIs is malformed ({error}); rebuild the corpus") from error
 
 
+def without_escapes(text: str) -> str:
+    """The text, as long as before, with blanks for the escape sequences of source code."""
+    return _ESCAPE.sub("  ", text) if "\\" in text else text
+
+
 def words_of(text: str) -> list[str]:
     """The words of a text: runs of letters, digits and underscores; an escaped underscore counts as one."""
-    words = _WORD.findall(text)
+    words = WORD.findall(without_escapes(text))
     return [word.replace("\\", "") for word in words] if "\\_" in text else words
 
 
 def windows_of(text: str) -> Iterator[str]:
     """Every run of `WINDOW_WORDS` lower-case words that is not mostly numbers and symbols."""
-    words = words_of(text.lower())
+    words = [word.lower() for word in words_of(text)]
     for start in range(len(words) - WINDOW_WORDS + 1):
         window = words[start : start + WINDOW_WORDS]
-        if len({word for word in window if _LETTERS.search(word)}) >= 4:
+        if len({word for word in window if len(word) >= 3 and word.isalpha()}) >= 4:
             yield " ".join(window)
 
 

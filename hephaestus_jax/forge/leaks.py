@@ -61,7 +61,7 @@ class LeakScanner:
 
     def scan(self, text: str, place: str) -> list[Leak]:
         """The leaks of one text."""
-        text = text.replace("\\_", "_")  # as reStructuredText and Markdown escape it
+        text = _readable(text)
         return [*self._named(text, place), *self._copied(text, place)]
 
     def scan_record(self, record: Record) -> list[Leak]:
@@ -84,7 +84,7 @@ class LeakScanner:
     def _copied(self, text: str, place: str) -> Iterator[Leak]:
         if self._find_windows is None:
             return
-        plain = f" {' '.join(_SEPARATOR.split(text.lower()))} "
+        plain = f" {' '.join(_SEPARATOR.split(text)).lower()} "
         for number, start, end in self._find_windows.find_matches_as_indexes(plain, overlapping=True):
             yield Leak(place, "docstring", self._windows[number], _around(plain, start, end))
 
@@ -128,9 +128,14 @@ def summary(leaks: Iterable[Leak]) -> str:
     return f"{sum(counts.values()):,} leaks" + (f": {told}" if told else "")
 
 
+def _readable(text: str) -> str:
+    """The text with underscores as they are read, and a blank for what a string in source code writes as "\\n"."""
+    return re.sub(r"\\[abfnrtv]", " ", text.replace("\\_", "_"))
+
+
 def _telling(docstring: str) -> Iterator[str]:
     """The windows of a docstring that hold 4 different words of 3 letters or more."""
-    words = [word for word in _SEPARATOR.split(docstring.replace("\\_", "_").lower()) if word]
+    words = [word.lower() for word in _SEPARATOR.split(_readable(docstring)) if word]
     for start in range(len(words) + 1 - _WINDOW):
         window = words[start : start + _WINDOW]
         if sum(word.isalpha() and len(word) >= 3 for word in set(window)) >= 4:

@@ -104,7 +104,7 @@ class Ledger:
             "refused_licences": dict(refused),
             "skipped_files": dict(sorted(self.skipped.items())),
             "quarantine": self.quarantine.to_json(),
-            "doctests": {name: dataclasses.asdict(counts) for name, counts in self.doctests.items()},
+            "doctests": {name: _plain(counts) for name, counts in self.doctests.items()},
         }
 
     def _account(self, name: str) -> dict[str, Json]:
@@ -116,6 +116,12 @@ class Ledger:
             "records": {split: self.records[name, split] for split in SPLITS},
             "text_bytes": {split: self.bytes[name, split] for split in SPLITS},
         }
+
+
+def _plain(counts: Counts) -> dict[str, Json]:
+    """Counts as JSON; `dataclasses.asdict` would turn a Counter inside out."""
+    values = {field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)}
+    return {k: dict(sorted(v.items())) if isinstance(v, Counter) else v for k, v in values.items()}
 
 
 def ledger_of(

@@ -15,10 +15,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,14 @@ from hephaestus_jax.forge import dedup, stages
 from hephaestus_jax.forge.config import InstalledCorpusConfig
 from hephaestus_jax.forge.cutting import Cutter
 from hephaestus_jax.forge.doctests.results import Counts, tally
+from hephaestus_jax.forge.doctests.sandbox import Limits, run_doctests
 from hephaestus_jax.forge.holdout import Api, Census, HeldOut, choose
 from hephaestus_jax.forge.installed import Distribution, iter_distributions
 from hephaestus_jax.forge.leaks import HELD_OUT_FILE
 from hephaestus_jax.forge.ledger import ledger_of
 from hephaestus_jax.forge.stages import DocumentInfo, Finished, Group, Index, Share
 from hephaestus_jax.forge.work import WorkFolder
+from hephaestus_jax.forge.workers import Job, run_jobs
 from hephaestus_jax.formats.records import SLICES, SPLITS, Record, digest
 from hephaestus_jax.formats.store import Corpus, write_corpus
 from hephaestus_jax.progress import Progress
@@ -44,26 +44,28 @@ def build_installed_corpus(config: InstalledCorpusConfig, out: Path | str) -> Co
     """Builds the corpus of an installation, or goes on with a build that was interrupted.
 
     Raises:
-        UserError: a package is not installed, nothing was found, or the examples cannot be executed here.
+        UserError: a package is not installed, nothing was found, the examples cannot be executed here, or the folder
+            is in use by another build or for something else.
     """
     out = Path(out).absolute()
     if out.exists() and not (out / "manifest.json").exists() and any(out.iterdir()):
         raise UserError(f"{out} exists and is no corpus; choose another folder for it")
+    found = iter_distributions(config.packages, config.site_directories)
     work = WorkFolder(out.with_name(out.name + ".work"))
-    build = _Build(config, work)
-    build.read()
-    if config.include_doctests:
+    with work.locked():
+        build = _Build(config, work, found)
+        build.read()
         build.execute()
-    build.plan()
-    build.finish()
-    corpus = _write(build, out)
-    work.remove()
+        build.plan()
+        build.finish()
+        corpus = build.write(out)
+        work.remove()
     return corpus
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One distribution on its way through the stages; `size` is that of its files in bytes."""
+    """One distribution on its way through the stages; `size` is that of its Python files in bytes."""
 
     distribution: Distribution
     read_key: str
@@ -77,31 +79,27 @@ class _Task:
 class _Build:
     """The state of one build between its stages."""
 
-    def __init__(self, config: InstalledCorpusConfig, work: WorkFolder) -> None:
+    def __init__(self, config: InstalledCorpusConfig, work: WorkFolder, found: Sequence[Distribution]) -> None:
         self.config, self.work = config, work
-        found = iter_distributions(config.packages, config.site_directories)
         self.refused = {item.name: item.licence for item in found if not config.allows(item.licence)}
         self.tasks = [_task(item, config, work) for item in found if item.name not in self.refused]
         self.held_out = HeldOut()
         self.shares: dict[str, Share] = {}
 
-    # 1
-
     def read(self) -> None:
-        jobs = {task.name: (_read_task, (task, self.config, self.work)) for task in self.tasks
-                if not self.work.has("contents", task.name, task.read_key)}  # fmt: skip
-        _run_all("reading", self.tasks, jobs, self.config.workers)
-
-    # 2
-
-    def execute_key(self, task: _Task) -> str:
-        return self.work.key("execute", task.read_key)
+        """Reads every distribution."""
+        jobs = [
+            Job(task.name, task.size, _read_task, (task, self.config, self.work))
+            for task in self.tasks
+            if not self.work.has("contents", task.name, task.read_key)
+        ]
+        run_jobs("reading sources", jobs, self.config.workers, _prepare, None)
 
     def execute(self) -> None:
         """Runs the docstrings of one distribution after the other; the sandbox has its own workers."""
-        from hephaestus_jax.forge.doctests.sandbox import Limits, run_doctests
-
-        waiting = [t for t in self.tasks if not self.work.has("outcomes", t.name, self.execute_key(t))]
+        if not self.config.include_doctests:
+            return
+        waiting = [t for t in self.tasks if not self.work.has("outcomes", t.name, self._execute_key(t))]
         python_path = [Path(folder) for folder in self.config.site_directories or ()]
         jobs = {task.name: stages.jobs_of(self.work.load("contents", task.name, task.read_key)) for task in waiting}
         with Progress("executing docstrings (each twice)", "docstrings", 2 * sum(map(len, jobs.values()))) as progress:
@@ -109,66 +107,91 @@ class _Build:
                 outcomes: list[Any] = []
                 if jobs[task.name]:
                     scratch = self.work.path / "scratch"
-                    run = run_doctests(
-                        jobs[task.name], self.config.workers, Limits(), scratch, progress, python_path
+                    outcomes = list(
+                        run_doctests(jobs[task.name], self.config.workers, Limits(), scratch, progress, python_path)
                     )
-                    outcomes = list(run)
-                self.work.save("outcomes", task.name, self.execute_key(task), outcomes)
-
-    def outcomes(self, task: _Task) -> list[Any]:
-        if not self.config.include_doctests:
-            return []
-        return self.work.load("outcomes", task.name, self.execute_key(task))
-
-    # 3
+                self.work.save("outcomes", task.name, self._execute_key(task), outcomes)
 
     def plan(self) -> None:
         """Chooses what is held out, what is a duplicate, and what goes to validation."""
-        apis: list[Api] = []
-        documents: list[tuple[str, int, DocumentInfo]] = []
-        for task, index in self.indexes():
-            apis += index.apis
-            documents += [(task.name, number, info) for number, info in enumerate(index.documents)]
-        if not apis and not documents:
-            raise UserError("nothing was found to build a corpus from; name other packages")
-        names = {part for api in apis for name in (api.name, *api.aliases) for part in name.split(".")}
-        census = self._census(names)
         config = self.config
-        self.held_out = choose(apis, census, config.heldout_fraction, config.heldout_max_uses, config.seed)
-        self.shares = _shares([task.name for task in self.tasks], documents, config)
+        with Progress("planning", "steps", 3) as progress:
+            apis: list[Api] = []
+            documents: list[tuple[str, int, DocumentInfo]] = []
+            for task, index in self._indexes():
+                apis += index.apis
+                documents += [(task.name, number, info) for number, info in enumerate(index.documents)]
+            if not apis and not documents:
+                raise UserError("nothing was found to build a corpus from; name other packages")
+            census = self._census({part for api in apis for name in api.all_names for part in name.split(".")})
+            progress.add()
+            self.held_out = choose(apis, census, config.heldout_fraction, config.heldout_max_uses, config.seed)
+            progress.add()
+            self.shares = _shares([task.name for task in self.tasks], documents, config)
+            progress.add()
+
+    def finish(self) -> None:
+        """Puts the records of every distribution on their sides, and cuts the training side."""
+        jobs = [
+            Job(task.name, task.size, _finish_task, (task, self.work, self._outcomes_key(task), share, key))
+            for task in self.tasks
+            for share, key in [(self.shares[task.name], self._finish_key(task))]
+            if not self.work.has("finished", task.name, key)
+        ]
+        run_jobs("cutting sources", jobs, self.config.workers, _prepare, self.held_out)
+
+    def write(self, out: Path) -> Corpus:
+        """Writes the records that are no duplicates, the manifest and the list of held-out APIs."""
+        finished = {task.name: self.work.load("finished", task.name, self._finish_key(task)) for task in self.tasks}
+        kept = without_duplicates(finished)
+        distributions = [task.distribution for task in self.tasks]
+        doctests = {task.name: _counts(task.name, self._outcomes(task)) for task in self.tasks}
+        ledger = ledger_of(distributions, (index for _, index in self._indexes()), doctests, finished, kept)
+        with Progress("writing", "records", sum(map(len, kept.values()))) as progress:
+            groups = {
+                group: progress.track(self._records(group, kept))
+                for group in GROUPS
+                if any(kept[name, group] for name in finished)
+            }
+            corpus = write_corpus(out, groups, ledger.about(self.config, self.held_out, self.refused))
+        partial = out / (HELD_OUT_FILE + ".partial")
+        partial.write_text(json.dumps(self.held_out.to_json(), ensure_ascii=False, indent=1) + "\n", "utf-8")
+        os.replace(partial, out / HELD_OUT_FILE)
+        return corpus
+
+    def _records(self, group: Group, kept: Mapping[tuple[str, Group], Sequence[int]]) -> Iterator[Record]:
+        for task in self.tasks:
+            if numbers := kept[task.name, group]:
+                stored = self.work.load(_stage_of(group), task.name, self._finish_key(task))
+                yield from (stored[number] for number in numbers)
+
+    def _indexes(self) -> Iterator[tuple[_Task, Index]]:
+        for task in self.tasks:
+            yield task, self.work.load("index", task.name, task.read_key)
 
     def _census(self, names: set[str]) -> Census:
-        """What all distributions say about names; a rename's other name counts too."""
-        censuses = [index.census for _, index in self.indexes()]
+        """What all distributions say about names; what a name is renamed to counts too."""
+        censuses = [index.census for _, index in self._indexes()]
+        names = names | {name for census in censuses for pair in census.renames for name in pair}
         total = Census()
-        renames = {pair for census in censuses for pair in census.renames}
-        names = names | {name for pair in renames for name in pair}
         for census in censuses:
             total.update(census.only(names))
         return total
 
-    def all_counts(self) -> dict[str, Counts]:
-        """What came of the docstrings, per distribution."""
-        return {task.name: counts for task in self.tasks for counts in tally(self.outcomes(task)).values()}
+    def _execute_key(self, task: _Task) -> str:
+        return self.work.key("execute", task.read_key)
 
-    # 4
+    def _outcomes_key(self, task: _Task) -> str:
+        """The key of the executed docstrings, "" when none are to be executed."""
+        return self._execute_key(task) if self.config.include_doctests else ""
 
-    def finish_key(self, task: _Task) -> str:
-        parts = [task.read_key, self.config.include_doctests, self.shares[task.name].to_json()]
+    def _outcomes(self, task: _Task) -> list[Any]:
+        key = self._outcomes_key(task)
+        return self.work.load("outcomes", task.name, key) if key else []
+
+    def _finish_key(self, task: _Task) -> str:
+        parts = [task.read_key, self._outcomes_key(task), self.shares[task.name].to_json()]
         return self.work.key("finish", digest(self.held_out.to_json()), *parts)
-
-    def finish(self) -> None:
-        jobs = {}
-        for task in self.tasks:
-            if not self.work.has("finished", task.name, self.finish_key(task)):
-                execute_key = self.execute_key(task) if self.config.include_doctests else None
-                arguments = (task, self.work, execute_key, self.shares[task.name], self.finish_key(task))
-                jobs[task.name] = (_finish_task, arguments)
-        _run_all("cutting", self.tasks, jobs, self.config.workers, self.held_out)
-
-    def indexes(self) -> Iterator[tuple[_Task, Index]]:
-        for task in self.tasks:
-            yield task, self.work.load("index", task.name, task.read_key)
 
 
 def _task(distribution: Distribution, config: InstalledCorpusConfig, work: WorkFolder) -> _Task:
@@ -185,50 +208,19 @@ def _task(distribution: Distribution, config: InstalledCorpusConfig, work: WorkF
     return _Task(distribution, key, sum(size for file, size, _ in stats if file.endswith(".py")))
 
 
-def _run_all(
-    label: str,
-    tasks: Sequence[_Task],
-    jobs: Mapping[str, tuple[Callable[..., None], tuple[Any, ...]]],
-    workers: int,
-    held_out: HeldOut | None = None,
-) -> None:
-    """Runs one job per task in processes, the largest first; each keeps its own result."""
-    sizes = {task.name: task.size for task in tasks}
-    order = sorted(jobs, key=lambda name: (-sizes[name], name))
-    with Progress(label, "MB of sources", round(sum(sizes[name] for name in order) / 1e6)) as progress:
-        done = 0
-
-        def advance(name: str) -> None:
-            nonlocal done
-            done += sizes[name]
-            progress.add(round(done / 1e6) - progress.count)
-
-        if workers == 1 or len(order) < 2:
-            _set_cutter(held_out)
-            for name in order:
-                function, arguments = jobs[name]
-                function(*arguments)
-                advance(name)
-            return
-        with ProcessPoolExecutor(workers, get_context("spawn"), _set_cutter, (held_out,)) as pool:
-            running = {pool.submit(jobs[name][0], *jobs[name][1]): name for name in order}
-            try:
-                while running:
-                    finished, _ = wait(running, progress.every, FIRST_COMPLETED)
-                    for future in finished:
-                        future.result()
-                        advance(running.pop(future))
-                    progress.add(0)  # the first task can take minutes
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+def _stage_of(group: Group) -> str:
+    return "records-" + "-".join(group)
 
 
-_cutter: Cutter | None = None  # of this process: its tables take seconds to make, and all tasks share them
+def _counts(name: str, outcomes: Sequence[Any]) -> Counts:
+    return tally(outcomes).get(name, Counts())
+
+
+_cutter: Cutter | None = None  # of this process: its tables take seconds to make, and all jobs share them
 _held_out = HeldOut()
 
 
-def _set_cutter(held_out: HeldOut | None) -> None:
+def _prepare(held_out: HeldOut | None) -> None:
     global _cutter, _held_out
     if held_out is not None:
         _cutter, _held_out = Cutter(held_out), held_out
@@ -240,13 +232,13 @@ def _read_task(task: _Task, config: InstalledCorpusConfig, work: WorkFolder) -> 
     work.save("contents", task.name, task.read_key, contents)
 
 
-def _finish_task(task: _Task, work: WorkFolder, execute_key: str | None, share: Share, key: str) -> None:
+def _finish_task(task: _Task, work: WorkFolder, outcomes_key: str, share: Share, key: str) -> None:
     assert _cutter is not None
     contents = work.load("contents", task.name, task.read_key)
-    outcomes = work.load("outcomes", task.name, execute_key) if execute_key else []
+    outcomes = work.load("outcomes", task.name, outcomes_key) if outcomes_key else []
     made = stages.finish(contents, outcomes, share, _held_out, _cutter)
     for group in GROUPS:
-        work.save("records-" + "-".join(group), task.name, key, made.records.get(group, []))
+        work.save(_stage_of(group), task.name, key, made.records.get(group, []))
     work.save("finished", task.name, key, dataclasses.replace(made, records={}))
 
 
@@ -281,30 +273,6 @@ def _shares(
         name: Share(dict(sorted(s["dropped"].items())), frozenset(s["validation"]), frozenset(s["reserved"]))
         for name, s in shares.items()
     }
-
-
-def _write(build: _Build, out: Path) -> Corpus:
-    """Writes the records that are no duplicates, the manifest and the list of held-out APIs."""
-    finished = {
-        task.name: build.work.load("finished", task.name, build.finish_key(task)) for task in build.tasks
-    }
-    kept = without_duplicates(finished)
-    distributions = [task.distribution for task in build.tasks]
-    indexes = (index for _, index in build.indexes())
-    ledger = ledger_of(distributions, indexes, build.all_counts(), finished, kept)
-    held_out = json.dumps(build.held_out.to_json(), ensure_ascii=False, indent=1) + "\n"
-
-    def records(group: Group) -> Iterator[Record]:
-        for task in build.tasks:
-            stored = build.work.load("records-" + "-".join(group), task.name, build.finish_key(task))
-            yield from (stored[number] for number in kept[task.name, group])
-
-    groups = {group: records(group) for group in GROUPS if any(kept[name, group] for name in finished)}
-    corpus = write_corpus(out, groups, ledger.about(build.config, build.held_out, build.refused))
-    partial = out / (HELD_OUT_FILE + ".partial")
-    partial.write_text(held_out, "utf-8")
-    os.replace(partial, out / HELD_OUT_FILE)
-    return corpus
 
 
 def without_duplicates(finished: Mapping[str, Finished]) -> dict[tuple[str, Group], list[int]]:

@@ -176,10 +176,10 @@ def finish(
             made.add(document, "validation")
         else:
             _add_cut(made, document, cutter)
-    reserved = {api.record.name for api in contents.apis if api.file in share.reserved}
+    side = _Sides(held_out.names, share.reserved, cutter)
     docs = [api.record for api in contents.apis]
-    for record in docs:
-        _add_agent_record(made, record.name, record, reserved, held_out, cutter)
+    for doc in docs:
+        side.add(made, doc.name, doc)
     trained = {doc.name: doc for doc in made.records.get(("agent_docs", "train"), []) if isinstance(doc, ApiDoc)}
     # a held-out API must not be on offer in training; in validation, any may be
     pools = {"train": _tools(trained.values()), "validation": _tools(docs)}
@@ -189,12 +189,12 @@ def finish(
             made.dropped["agent_trajectories", f"doctest: {outcome.reason}"] += 1
             continue
         pool = pools["validation" if job.api_name in held_out.names else "train"]
-        doc = trained.get(job.api_name, originals.get(job.api_name))
-        trajectory = to_trajectory(job, outcome, doc, pool)
+        documented = trained.get(job.api_name, originals.get(job.api_name))
+        trajectory = to_trajectory(job, outcome, documented, pool)
         if trajectory is None:
-            made.dropped["agent_trajectories", "doctest: no example printed anything"] += 1
+            made.dropped["agent_trajectories", "doctest: no kept example uses the API and prints something"] += 1
         else:
-            _add_agent_record(made, job.api_name, trajectory, reserved, held_out, cutter)
+            side.add(made, job.api_name, trajectory)
     made.summaries = {group: summaries(records) for group, records in made.records.items()}
     return made
 
@@ -203,21 +203,22 @@ def _tools(docs: Iterable[ApiDoc]) -> list[Tool]:
     return sorted((tool_from(doc) for doc in docs), key=lambda tool: tool.name)
 
 
-def _add_agent_record(
-    made: Finished,
-    name: str,
-    record: ApiDoc | Trajectory,
-    reserved: Container[str],
-    held_out: HeldOut,
-    cutter: Cutter,
-) -> None:
-    """Adds what belongs to the API `name`."""
-    if name in held_out.names:
-        made.add(record, "validation")
-    elif name in reserved:
-        made.dropped[slice_of(record), "stands in a file whose code is validation"] += 1
-    else:
-        _add_cut(made, record, cutter)
+@dataclass(frozen=True)
+class _Sides:
+    """Where what belongs to an API goes: `held` are names of APIs, `reserved` files."""
+
+    held: Container[str]
+    reserved: Container[str]
+    cutter: Cutter
+
+    def add(self, made: Finished, name: str, record: ApiDoc | Trajectory) -> None:
+        """Adds what belongs to the API `name`."""
+        if name in self.held:
+            made.add(record, "validation")
+        elif file_of(record.provenance.path) in self.reserved:
+            made.dropped[slice_of(record), "stands in a file whose code is validation"] += 1
+        else:
+            _add_cut(made, record, self.cutter)
 
 
 def _add_cut(made: Finished, record: Record, cutter: Cutter) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hephaestus_jax
+from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import Json, digest
 
 
@@ -52,11 +55,20 @@ class WorkFolder:
         with open(self.file(stage, name, key), "rb") as file:
             return pickle.load(file)
 
-    def made(self, stage: str, name: str, key: str, make: Callable[[], Any]) -> Any:
-        """The kept result, or what `make` returns, kept from now on."""
-        if not self.has(stage, name, key):
-            self.save(stage, name, key, make())
-        return self.load(stage, name, key)
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this build alone; the system lets go of it when the process ends, however it ends.
+
+        Raises:
+            UserError: another build holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"{self.path} is in use by another build; wait, or choose another folder") from None
+            yield
 
     def remove(self) -> None:
         """Removes everything."""

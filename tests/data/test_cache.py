@@ -53,6 +53,7 @@ def test_every_record_is_in_its_rows_or_counted(source: RandomSource, built: Bui
     cache, manifest = Cache.open(str(built.path)), built.manifest
     rows = cache.read(np.arange(len(cache)))
     found: dict[str, list[tuple[int, list[tuple[int, float]]]]] = {}
+    origins: dict[str, str] = {}
     for row in range(len(cache)):
         for segment in cache.segments(row):
             inside = slice(segment.start, segment.stop)
@@ -60,6 +61,7 @@ def test_every_record_is_in_its_rows_or_counted(source: RandomSource, built: Bui
             pairs = zip(rows.tokens_NL[row, inside].tolist(), rows.loss_weights_NL[row, inside].tolist(), strict=True)
             part = segment.part, [pair for pair in pairs if pair[1]]
             found.setdefault(segment.record_id, []).append(part)
+            origins[segment.record_id] = segment.origin.source
     counted = dict.fromkeys(("rejected", "empty", "unweighted", "continued", "tokens"), 0)
     for number in range(source.records):
         record = source.record(number)
@@ -75,6 +77,7 @@ def test_every_record_is_in_its_rows_or_counted(source: RandomSource, built: Bui
             counted["tokens"] += len(record.tokens_T)
             assert [part for part, _ in parts] == list(range(len(parts)))
             assert [pair for _, pairs in parts for pair in pairs] == weighted(record)
+            assert origins[record.record_id] == record.origin.source
             continue
         assert not parts
     assert not found
@@ -210,6 +213,13 @@ def test_any_flipped_bit_of_the_rows_is_an_error_when_they_are_read(damaged: Pat
             cache.read(np.arange(len(cache)))
         assert "\n" not in str(caught.value)
         path.write_bytes(content)
+
+
+def test_a_file_that_goes_missing_later_is_an_error_and_never_zeros(damaged: Path) -> None:
+    cache = Cache.open(str(damaged))
+    (damaged / "loss_weights" / "c" / "0" / "0").unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        cache.read(np.array([0]))
 
 
 def test_a_zeroed_block_is_an_error_when_it_is_read(damaged: Path) -> None:

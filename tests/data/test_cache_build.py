@@ -79,6 +79,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(
     assert os.listdir(tmp_path) == [built.path.name]
 
 
+def ended(build: subprocess.Popen[str]) -> None:
+    """Waits for the build alone: its workers share its standard error, which may stay open."""
+    build.wait(timeout=60)
+    assert build.stderr is not None
+    build.stderr.close()
+
+
 def unit_seen(partial: Path) -> bool:
     return any(partial.glob("units/*.json"))
 
@@ -111,7 +118,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(
         while build.poll() is None and time.monotonic() < deadline and not (moment and moment(partial)):
             time.sleep(0.0002)
         build.kill()  # SIGKILL; the workers are left to notice
-        build.communicate()
+        ended(build)
         killed += build.returncode == -signal.SIGKILL
     assert killed >= 3  # the last moment is short and may be missed
     final = build_cache(slow, tmp_path / "out", LENGTH, workers=workers, unit_records=UNIT).path
@@ -167,11 +174,14 @@ def test_workers_do_not_outlive_a_killed_build(source: RandomSource, tmp_path: P
     workers = children()
     assert len(workers) >= 2
     build.kill()
-    build.communicate()
+    ended(build)
     deadline = time.monotonic() + 20
     while any(running(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not [pid for pid in workers if running(pid)]
+    left = [pid for pid in workers if running(pid)]
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left
 
 
 def next_partial(out: Path) -> Callable[[], Path]:

@@ -16,7 +16,6 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hephaestus_jax.data.tiktoken_files import llama3_tokenizer_json, save_tokenizer_json
 from hephaestus_jax.data.vocabularies import is_marker, load_vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.spans import BOS, EOS
@@ -37,7 +36,7 @@ TEXTS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(st.characters(exc
 def test_every_text_survives(name: str) -> None:
     vocabulary = files.vocabulary(name)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(st.lists(TEXTS, min_size=1, max_size=4))
     def check(texts: list[str]) -> None:
         for text, ids in zip(texts, vocabulary.encode_batch(texts), strict=True):
@@ -114,10 +113,9 @@ def test_llama3_ids_are_those_of_llama_models() -> None:
     assert vocabulary.decode([0, 0]) == "!!"
 
 
-def test_llama3_as_tokenizer_json(tmp_path: Path) -> None:
+def test_llama3_as_tokenizer_json() -> None:
     vocabulary = files.vocabulary("llama3")
-    save_tokenizer_json(llama3_tokenizer_json(files.llama3_file()), tmp_path / "tokenizer.json")
-    converted, library = load_vocabulary(tmp_path), tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    converted, library = load_vocabulary(files.llama3_json()), files.library(files.llama3_json())
     assert converted.control_ids == vocabulary.control_ids
     assert (converted.size, converted.bos_id) == (vocabulary.size, vocabulary.bos_id)
     for text in _diverse_texts(300):
@@ -159,6 +157,23 @@ def test_a_normalizer_is_owned_up_to() -> None:
     assert vocabulary.decode(vocabulary.encode("e\u0301 x")) == "\u00e9 x"
     assert not vocabulary.spells("e\u0301 x")
     assert vocabulary.spells("\u00e9 x")
+
+
+def test_a_normalizer_that_changes_ascii_is_owned_up_to(tmp_path: Path) -> None:
+    spec = json.loads(files.llama3_json().read_text())
+    vocabulary = files.write_spec(tmp_path, {**spec, "normalizer": {"type": "Lowercase"}})
+    assert vocabulary.decode(vocabulary.encode("Ab")) == "ab"
+    assert vocabulary.spells("ab") and not vocabulary.spells("Ab")
+
+
+def test_links_do_not_lead_away_from_neighbours(tmp_path: Path) -> None:
+    files.write_spec(tmp_path / "blobs", files.metaspace_spec())
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "tokenizer.json").symlink_to(tmp_path / "blobs" / "tokenizer.json")
+    (snapshot / "tokenizer_config.json").write_text('{"bos_token": null}')
+    assert load_vocabulary(snapshot).bos_id is None
+    assert load_vocabulary(snapshot / "tokenizer.json").bos_id is None
 
 
 def test_names_of_beginning_end_and_padding(tmp_path: Path) -> None:
@@ -204,6 +219,9 @@ def test_prefix_for_the_first_text_only(tmp_path: Path) -> None:
     spelt = library.encode("[INST]ab[INST]a b").ids
     inst = vocabulary.control_ids["[INST]"]
     assert [inst, *ids[counts[0] : counts[0] + counts[1]], inst, *ids[counts[0] + counts[1] :]] == spelt
+    # the first space of the whole is the prefix, one behind a control token is the text's own
+    for text in ("ab[INST] a", "[INST] a b[INST]  "):
+        assert vocabulary.decode(library.encode(text).ids) == text
 
 
 @pytest.mark.parametrize("text", ["a\ud800b", "\udfff"])
@@ -236,7 +254,7 @@ def test_markers(spelling: str, expected: bool) -> None:
 
 
 def test_vocabularies_pickle_as_their_path_and_are_loaded_once(tmp_path: Path) -> None:
-    vocabulary = files.trained()
+    vocabulary = load_vocabulary(files.trained().path)
     assert pickle.loads(pickle.dumps(vocabulary)) is vocabulary
     assert len(pickle.dumps(vocabulary)) < 500
     first = files.write_spec(tmp_path, files.metaspace_spec())

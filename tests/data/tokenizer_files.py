@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 import sysconfig
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 
 from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_sentencepiece
 from hephaestus_jax.data.tiktoken_files import llama3_tokenizer_json, save_tokenizer_json
@@ -68,9 +68,24 @@ def trained(model_type: str = "bpe") -> Vocabulary:
 
 
 @functools.cache
+def llama3_json() -> Path:
+    """Llama 3's vocabulary as a `tokenizer.json`."""
+    path = _folder() / "llama3" / "tokenizer.json"
+    path.parent.mkdir()
+    save_tokenizer_json(llama3_tokenizer_json(llama3_file()), path)
+    return path
+
+
+@functools.cache
+def library(path: Path) -> tokenizers.Tokenizer:
+    """A `tokenizer.json` as the library itself uses it."""
+    return tokenizers.Tokenizer.from_file(str(path))
+
+
+@functools.cache
 def qwen_like() -> Path:
     """Byte-level BPE in Qwen's manner over Llama 3's merges: NFC, no BOS, markers that are not special."""
-    spec = copy.deepcopy(llama3_tokenizer_json(llama3_file()))
+    spec = json.loads(llama3_json().read_text())
     names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<table>", "    ¶"]
     added = spec["added_tokens"][: len(names)]
     for token, name in zip(added, names, strict=True):
@@ -128,6 +143,7 @@ def write_spec(folder: Path, spec: dict[str, Any], **neighbours: Any) -> Vocabul
     return load_vocabulary(folder)
 
 
+@functools.cache
 def vocabulary(name: str) -> Vocabulary:
     """A vocabulary by name: "trained", "unigram", "llama3", "tekken", "qwen_like" or a version of Mistral's."""
     if name in ("trained", "unigram"):

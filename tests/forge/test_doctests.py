@@ -8,9 +8,11 @@ import json
 import os
 import socket
 import statistics
+import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,6 @@ from hephaestus_jax.formats.records import (
     Provenance,
     TextObservation,
     Tool,
-    Trajectory,
     from_json,
     to_json,
 )
@@ -338,6 +339,10 @@ HOSTILE = {
     "create outside": ">>> import pathlib; pathlib.Path('{canary}.new').touch()",
     "delete": ">>> import os; os.remove('{canary}')",
     "delete tree": ">>> import shutil, os; shutil.rmtree(os.path.dirname('{canary}'))",
+    "delete by descriptor": (
+        ">>> import os, sys\n>>> fd = os.open(sys.prefix, os.O_RDONLY)\n>>> os.remove('canary', dir_fd=fd)"
+    ),
+    "database by address": ">>> import sqlite3; sqlite3.connect('file:{canary}', uri=True)",
     "rename": ">>> import os; os.rename('{canary}', '{canary}.moved')",
     "through a link": ">>> import os; os.symlink('{canary}', 'link')\n>>> open('link', 'w')",
     "database": ">>> import sqlite3; sqlite3.connect('{canary}')",
@@ -358,6 +363,7 @@ EXPECTED = {
     "close stdout": "", "close all": "exited", "close and stay": "timeout", "forge": "crashed", "garbage": "exited",
     "kill parent": "refused", "kill all": "refused", "write home": "", "write outside": "refused",
     "append outside": "refused", "create outside": "refused", "delete": "refused", "delete tree": "refused",
+    "delete by descriptor": "refused", "database by address": "refused",
     "rename": "refused", "through a link": "refused", "database": "refused", "read outside": "refused",
     "subprocess": "refused", "shell": "refused", "ctypes": "refused", "network": "network", "url": "network",
     "stdin": "", "large file": "undocumented exception", "abort": "crashed",
@@ -511,6 +517,37 @@ def test_giving_up_leaves_no_process_behind(wares: Path, tmp_path: Path) -> None
     assert processes_with(str(tmp_path)) == []
 
 
+def test_a_killed_build_leaves_no_process_behind(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from pathlib import Path
+        from hephaestus_jax.forge.doctests.extract import DoctestJob
+        from hephaestus_jax.forge.doctests.process import Limits
+        from hephaestus_jax.forge.doctests.sandbox import run_doctests
+        from hephaestus_jax.formats.records import Provenance
+        docstring = ">>> import time; time.sleep(600)"
+        jobs = [DoctestJob(f"time.{n}", (), "time", docstring, Provenance("", "", "")) for n in "ab"]
+        list(run_doctests(jobs, 2, Limits(wall_seconds=600), Path(sys.argv[1])))
+    """
+    root = Path(__file__).parents[2]
+    build = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], cwd=root)
+    try:
+        wait_until(
+            lambda: len(processes_with(f"{tmp_path}/00000-1")) >= 3 and len(processes_with(f"{tmp_path}/00000-2")) >= 3
+        )
+    finally:
+        build.kill()
+        build.wait()
+    wait_until(lambda: not processes_with(str(tmp_path)))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_nothing_under_test_is_imported_here(wares: Path, tmp_path: Path) -> None:
     assert isinstance(execute([make_job("wares.x", ">>> RATE\n3")], wares, tmp_path)["wares.x"], list)
     assert "wares" not in sys.modules
@@ -568,7 +605,7 @@ def test_plain_calls_become_tool_calls() -> None:
     trajectory = to_trajectory(
         job, steps_of(("price(3)", "6.0\n"), ("price(count=1, each=0.5)", "0.5\n")), PRICE_DOC, POOL
     )
-    assert isinstance(trajectory, Trajectory)
+    assert trajectory is not None
     user, *steps = trajectory.steps
     assert isinstance(user, TextObservation) and user.source == "user"
     assert "The price of some wares." in user.content and "count = 3; then count = 1, each = 0.5" in user.content
@@ -612,7 +649,7 @@ def test_plain_calls_become_tool_calls() -> None:
 def test_everything_else_stays_code(source: str) -> None:
     job = make_job("wares.price", f">>> {source}\n6.0")
     trajectory = to_trajectory(job, steps_of((source, "6.0\n")), PRICE_DOC, POOL)
-    assert isinstance(trajectory, Trajectory)
+    assert trajectory is not None
     actions = [step for step in trajectory.steps if not isinstance(step, TextObservation)]
     assert all(isinstance(action, CodeAction) for action in actions)
     assert isinstance(actions[-1], CodeAction) and actions[-1].content == source
@@ -623,7 +660,7 @@ def test_calls_are_recognised_under_every_name() -> None:
     job = make_job("wares.price", ">>> import wares as w\n>>> w.deep.price(1)\n2.0", aliases=("wares.deep.price",))
     executed = steps_of(("import wares as w", ""), ("w.deep.price(1)", "2.0\n"))
     trajectory = to_trajectory(job, executed, PRICE_DOC, POOL)
-    assert isinstance(trajectory, Trajectory)
+    assert trajectory is not None
     assert [type(step).__name__ for step in trajectory.steps] == ["TextObservation", "ApiAction", "TextObservation"]
 
 
@@ -633,7 +670,7 @@ def test_prose_becomes_the_users_turn_and_imports_come_first() -> None:
     )
     executed = steps_of(("x = 2", ""), ("price(x)  # doctest: +ELLIPSIS", "4.0\n"))
     trajectory = to_trajectory(job, executed)
-    assert isinstance(trajectory, Trajectory)
+    assert trajectory is not None
     said = [step.content for step in trajectory.steps if isinstance(step, TextObservation) and step.source == "user"]
     ran = [step.content for step in trajectory.steps if isinstance(step, CodeAction)]
     assert said == ["How is `wares.price` used? Summary. Run it, please.", "Prices are floats:"]
@@ -649,7 +686,7 @@ def test_without_prose_the_summary_is_the_intent_and_dropped_steps_are_gone() ->
         ExecutedExample("price.x\n", "2\n", "1\n", None, False, 1),
     ]
     trajectory = to_trajectory(job, executed, PRICE_DOC)
-    assert isinstance(trajectory, Trajectory)
+    assert trajectory is not None
     assert isinstance(trajectory.steps[0], TextObservation) and "`wares.price`" in trajectory.steps[0].content
     assert [step.content for step in trajectory.steps if isinstance(step, CodeAction)] == ["price.x"]
     assert trajectory.success is False
@@ -660,10 +697,10 @@ def test_a_docstring_that_shows_nothing_makes_no_trajectory() -> None:
     job = make_job("wares.price", ">>> x = 1\n>>> object()")
     silent = ExecutedExample("x = 1\n", "", "", None, True, 0)
     dropped = ExecutedExample("object()\n", "", "<object>\n", None, False, 1, dropped="differs")
-    assert to_trajectory(job, [silent, dropped]) == Failure("no output")
-    assert to_trajectory(job, []) == Failure("no output")
+    assert to_trajectory(job, [silent, dropped]) is None
+    assert to_trajectory(job, []) is None
     spoken = ExecutedExample("print(1)\n", "", "1\n", None, False, 1)
-    assert to_trajectory(job, [silent, spoken]) == Failure("does not use the API")
+    assert to_trajectory(job, [silent, spoken]) is None
 
 
 def test_a_docstring_all_the_way_to_a_trajectory(wares: Path, tmp_path: Path) -> None:
@@ -671,7 +708,7 @@ def test_a_docstring_all_the_way_to_a_trajectory(wares: Path, tmp_path: Path) ->
     outcome = execute([job], wares, tmp_path)["wares.price"]
     assert isinstance(outcome, list)
     trajectory = to_trajectory(job, outcome, PRICE_DOC, POOL)
-    assert isinstance(trajectory, Trajectory)
+    assert trajectory is not None
     shapes = [type(step).__name__ for step in trajectory.steps if not isinstance(step, TextObservation)]
     assert shapes == ["CodeAction", "ApiAction", "CodeAction", "ApiAction", "CodeAction"]
     last = trajectory.steps[-3]

@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from installation import install, installed
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.installed.distributions import iter_distributions, standard_library
 from hephaestus_jax.forge.installed.licences import spdx_licence
-from tests.forge.installation import install, installed
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy\nof this software ..." + " x" * 40
 BSD = "Redistribution and use in source and binary forms, with or without\nmodification, are permitted" + " x" * 40
@@ -55,13 +55,13 @@ def test_bundled_licences_do_not_outweigh_the_own_one():
 
 
 def test_distributions_are_sorted_and_carry_their_metadata(tmp_path: Path):
-    install(tmp_path, "Zeta.Tools", {"zeta/__init__.py": "x = 1\n"}, "License-Expression: MIT", "# Zeta\n\nDoes zeta.\n")
+    install(tmp_path, "Zeta.Tools", {"zeta/__init__.py": "x = 1\n"}, "License-Expression: MIT", "# Zeta\n\nDoes.\n")
     install(tmp_path, "alpha", {"alpha.py": "y = 2\n", "../../../bin/alpha": "#!/bin/sh\n"})
     found = iter_distributions(paths=[str(tmp_path)])
     assert [d.name for d in found] == ["alpha", "python", "zeta-tools"]
     zeta = found[-1]
     assert (zeta.version, zeta.licence, zeta.host) == ("1.0", "MIT", "pypi.org/project/zeta-tools")
-    assert zeta.description == "# Zeta\n\nDoes zeta.\n"
+    assert zeta.description == "# Zeta\n\nDoes.\n"
     assert "zeta/__init__.py" in zeta.files
     assert zeta.root == tmp_path.resolve()
     assert not [f for f in found[0].files if f.startswith("..")], "scripts lie outside the site directory"
@@ -78,7 +78,8 @@ def test_a_file_listed_twice_belongs_to_the_first_distribution(tmp_path: Path):
 
 def test_names_are_matched_in_any_spelling_and_unknown_ones_are_refused(tmp_path: Path):
     install(tmp_path, "Some_Package", {})
-    assert [d.name for d in iter_distributions(["some.package", "python"], [str(tmp_path)])] == ["python", "some-package"]
+    found = iter_distributions(["some.package", "python"], [str(tmp_path)])
+    assert [d.name for d in found] == ["python", "some-package"]
     with pytest.raises(UserError, match=r"not installed: nonesuch; install"):
         iter_distributions(["nonesuch", "some-package"], [str(tmp_path)])
 

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.forge.cutting import Cutter, Matcher
 from hephaestus_jax.forge.holdout import Family, HeldOut
 from hephaestus_jax.forge.leaks import Leak, LeakScanner, held_out_of, scan_corpus, scan_texts, summary
 from hephaestus_jax.formats.records import (
@@ -91,6 +94,9 @@ PLANTED = [
     ("name", code("# frob_matrix is used below\n")),
     ("name", prose("The function `frob_matrix` settles matrices.")),
     ("name", prose("An escaped frob\\_matrix settles matrices.")),
+    ("call", code("USAGE = 'first\\nfrob_matrix(m)'\n")),
+    ("name", code("PATTERN = r'\\bfrob_matrix\\b'\n")),
+    ("docstring", code("USAGE = 'Every row of the given\\nmatrix until its\\ttrace has'\n")),
     ("docstring", code(f'def settle(m):\n    """{DOCSTRING}"""\n')),
     ("docstring", code("# Every row of the given\n#   matrix until its trace HAS finally\n")),
     ("docstring", prose("It frobnicates every row, of `the given matrix`, until its trace...")),
@@ -146,13 +152,28 @@ def test_decoded_texts() -> None:
 
 
 def test_the_scan_finds_what_the_cutter_would_cut_and_the_other_way_round() -> None:
-    from hephaestus_jax.forge.cutting import Cutter
-
     cutter = Cutter(HELD_OUT)
     for record in CLEAN:
         assert cutter.cut(record) is record
     for _, record in PLANTED:
         assert cutter.cut(record) is not record
+
+
+_PIECES = [
+    *("every", "Row", "of the", "given", "\\Nu", "\\nu", "matrix", "until", "its", "trace", "frob", "_matrix"),
+    *("\\_matrix", " ", " ", " ", "\n", ", ", "\\n", "\\", "_", "-", "1", "(", "İ", "é"),
+]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), min_size=1, max_size=40), st.lists(st.sampled_from(_PIECES), max_size=40))
+def test_scan_and_cutter_agree_on_what_a_leak_is(docstring: list[str], text: list[str]) -> None:
+    base = "every row of the given matrix until its trace has settled "
+    held_out = HeldOut((Family(("p.f",), (), ("frob_matrix",), (base + "".join(docstring), "Ωmega \\Nabla " + base)),))
+    scanner = LeakScanner(held_out)
+    assert set(scanner._windows) == held_out.windows
+    for candidate in ("".join(text), "".join(docstring), base.upper() + "".join(text), "x" + "".join(docstring)):
+        assert bool(scanner.scan(candidate, "here")) == Matcher(held_out).matches(candidate)
 
 
 def test_missing_and_damaged_lists(tmp_path: Path) -> None:

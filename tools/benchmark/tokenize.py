@@ -32,6 +32,7 @@ from hephaestus_jax.data.task import BATCH_RECORDS
 from hephaestus_jax.data.tokenization import tokenize
 from hephaestus_jax.data.tokenizer_json import read_tokenizer_json
 from hephaestus_jax.data.vocabularies import Vocabulary, load_vocabulary
+from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import Document, MessageAction, Provenance, Record, TextObservation, Trajectory
 from hephaestus_jax.formats.rendering import RecordRenderer
 from hephaestus_jax.formats.spans import Rendering
@@ -62,12 +63,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     records = interleaved_records(Corpus(Path(args.corpus))) if args.corpus else _standard_library()
     renderings, texts, total = [], [], 0.0
     for record in records:
-        rendering = renderer.render(record)
+        try:
+            rendering = renderer.render(record)
+        except UserError:
+            continue  # a record without a form, which the cache builder counts
         renderings.append(rendering)
         texts.append(rendering.text)
         total += len(texts[-1].encode())
         if total >= args.megabytes * 1e6:
             break
+    if not texts or args.rounds < 1:
+        raise UserError("nothing to measure: give a corpus with training records, and one round at least")
     with tempfile.TemporaryDirectory() as folder, _one_core():
         found = {}
         for name, path in _vocabularies(args, renderer, folder).items():

@@ -65,6 +65,13 @@ class _Capture(io.StringIO):
         return super().write(text)
 
 
+class _Discard(io.TextIOBase):
+    """Standard error of the examples, which no doctest compares."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def agrees(want: str, got: str, flags: int) -> bool:
     """Whether the output `got` is what was documented.
 
@@ -97,8 +104,8 @@ def setup_lines(sources: list[str], api_name: str, aliases: Sequence[str], modul
     values = vars(sys.modules[module])
     for name in free_names(sources):
         # Where a module has another module under a conventional name, its documentation means the conventional one.
-        usual = CONVENTIONS.get(name) if isinstance(values.get(name, sys), types.ModuleType) else None
-        for line in (usual, _import_of(name, api_name, aliases, module)):
+        conventional = name not in values or isinstance(values[name], types.ModuleType)
+        for line in (CONVENTIONS.get(name) if conventional else None, _import_of(name, api_name, aliases, module)):
             if line is not None and _runs(line):
                 lines.append(line)
                 break
@@ -174,7 +181,7 @@ def run_job(task: dict[str, Any], guard: Guard, output_bytes: int) -> dict[str, 
 def _run_example(example: dict[str, Any], namespace: dict[str, Any], budget: int) -> dict[str, Any]:
     """Compiles and runs one example; gives its output, or the traceback without the frames, as doctest writes both."""
     capture = _Capture(budget)
-    sys.stdout, sys.stderr, sys.displayhook = capture, io.StringIO(), sys.__displayhook__
+    sys.stdout, sys.stderr, sys.displayhook = capture, _Discard(), sys.__displayhook__
     exception = None
     try:
         exec(compile(example["source"], "<docstring>", "single", dont_inherit=True), namespace)

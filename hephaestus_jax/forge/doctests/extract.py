@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hephaestus_jax.formats.records import Provenance
 
 MAX_DOCSTRING = 200_000  # characters; longer ones are refused rather than parsed
+MAX_PARAGRAPH = 2_000  # characters looked at for an intent
 # Directives that projects add to doctest's own; unknown ones would make the parser refuse the whole docstring.
 _FLAGS = {
     name: doctest.register_optionflag(name)
@@ -100,7 +101,7 @@ def _example(example: doctest.Example, intent: str) -> DocExample:
 def intent_of(prose: str) -> str:
     """The last sentence of the last paragraph of `prose`, markup removed; "" if that is a heading or nothing."""
     paragraph: list[str] = []
-    for line in reversed(prose.rstrip().splitlines()):
+    for line in reversed(prose.rstrip()[-MAX_PARAGRAPH:].splitlines()):
         text = line.strip()
         if not text:
             break
@@ -114,6 +115,14 @@ def intent_of(prose: str) -> str:
     if _HEADING.match(text) or not re.search(r"[^\W\d_]{2,}", text):
         return ""
     return _SENTENCE_END.split(text)[-1].removeprefix("- ").removeprefix("* ")
+
+
+def parse_source(source: str) -> ast.Module:
+    """The syntax tree of `source`; an empty one where it does not parse."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module(body=[], type_ignores=[])
 
 
 @dataclass(frozen=True)
@@ -130,10 +139,7 @@ def names_in(source: str) -> Names:
     Scopes are not told apart (a comprehension's variable counts as bound): the result is used to find what must have
     run before, for which this errs on the harmless side.
     """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return Names((), frozenset())
+    tree = parse_source(source)
     reads: dict[str, None] = {}
     binds: set[str] = set()
     inner: set[str] = set()

@@ -69,8 +69,11 @@ def enter_namespaces(scratch: Path, scratch_bytes: int) -> Isolation:
     uid, gid = os.geteuid(), os.getegid()
     if _libc.unshare(_CLONE["user"] | _CLONE["network"]) != 0:
         return isolation
-    _map_ids(uid, gid)
     isolation.measures += ["user namespace", "network namespace"]
+    try:
+        _map_ids(uid, gid)
+    except OSError as error:
+        isolation.measures.append(f"no mapping of user ids ({error})")
     for name in ("ipc", "uts", "mount", "pid"):
         if _libc.unshare(_CLONE[name]) == 0:
             isolation.measures.append(f"{name} namespace")
@@ -134,6 +137,7 @@ def _set_attributes(path: bytes, set_: int = 0, clear: int = 0) -> None:
 
 def _become_init() -> None:
     """Forks; the child, process 1 of the new namespace, returns. The parent waits for it and exits as it did."""
+    die_with_parent()  # once more: entering a user namespace cancelled it
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
@@ -196,24 +200,22 @@ _PROCESS = {
 }
 _SIGNAL = {"os.kill", "os.killpg", "resource.prlimit", "resource.setrlimit", "signal.pthread_kill"}
 _NATIVE = {"ctypes.dlopen", "ctypes.dlsym", "ctypes.dlsym/handle", "sqlite3.enable_load_extension"}
-# event → how many of its leading arguments are paths that it changes
-_CHANGES = {
-    "os.chflags": 1,
-    "os.chmod": 1,
-    "os.chown": 1,
-    "os.lchflags": 1,
-    "os.lchmod": 1,
-    "os.link": 2,
-    "os.mkdir": 1,
-    "os.remove": 1,
-    "os.removexattr": 1,
-    "os.rename": 2,
-    "os.rmdir": 1,
-    "os.setxattr": 1,
-    "os.truncate": 1,
-    "os.utime": 1,
-    "shutil.rmtree": 1,
-    "sqlite3.connect": 1,
+# event → (index of a path that it changes, index of the descriptor that the path is relative to) among its arguments
+_CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),),
+    "os.link": ((0, 2), (1, 3)),
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.removexattr": ((0, None),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.rmdir": ((0, 1),),
+    "os.setxattr": ((0, None),),
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
+    "os.utime": ((0, 3),),
+    "shutil.rmtree": ((0, None),),
+    "sqlite3.connect": ((0, None),),
 }
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _READABLE = (
@@ -248,7 +250,6 @@ class Guard:
             **dict.fromkeys(_PROCESS | _SIGNAL | _NATIVE, lambda *_: not self.strict),
             **dict.fromkeys(_CHANGES, self._may_change),
             "open": self._may_open,
-            "os.symlink": lambda _, arguments: self._inside(arguments[1], (self.scratch,)),
             "socket.__new__": lambda _, arguments: arguments[1] in (-1, 1),  # AF_UNIX: event loops wake up by one
         }
 
@@ -271,15 +272,20 @@ class Guard:
         return not self.strict or self._inside(path, self.readable)
 
     def _may_change(self, event: str, arguments: tuple[Any, ...]) -> bool:
-        paths = arguments[: _CHANGES[event]]
-        return all(isinstance(path, int) or self._inside(path, (self.scratch,)) for path in paths)
+        for index, folder in _CHANGES[event]:
+            path = arguments[index]
+            if folder is not None and arguments[folder] != -1:
+                path = os.path.join(os.readlink(f"/proc/self/fd/{arguments[folder]}"), os.fsdecode(path))
+            if not isinstance(path, int) and not self._inside(path, (self.scratch,)):
+                return False
+        return True
 
     def _inside(self, path: Any, roots: tuple[str, ...]) -> bool:
         text = os.fsdecode(path)
         if text == ":memory:":  # SQLite's name for no file
             return True
         real = os.path.realpath(text)
-        return any(real == root or real.startswith(root + "/") for root in roots)
+        return not text.startswith("file:") and any(real == root or real.startswith(root + "/") for root in roots)
 
 
 def reason_for(refused: list[str]) -> str:

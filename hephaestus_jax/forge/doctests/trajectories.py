@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hephaestus_jax.forge.doctests.extract import DoctestJob, extract_examples, names_in
-from hephaestus_jax.forge.doctests.results import ExecutedExample, Failure
+from hephaestus_jax.forge.doctests.extract import DoctestJob, extract_examples, names_in, parse_source
+from hephaestus_jax.forge.doctests.results import ExecutedExample
 from hephaestus_jax.formats.records import (
     ApiAction,
     ApiDoc,
@@ -64,8 +64,8 @@ def tool_from(doc: ApiDoc) -> Tool:
 
 def to_trajectory(
     job: DoctestJob, executed: Sequence[ExecutedExample], doc: ApiDoc | None = None, pool: Sequence[Tool] = ()
-) -> Trajectory | Failure:
-    """The trajectory of one docstring, or why it makes none ("no output", "does not use the API").
+) -> Trajectory | None:
+    """The trajectory of one docstring; None where no kept example printed anything, or none names the API.
 
     Plain calls of the documented API with JSON arguments become `ApiAction`s when `doc` gives the schema to call it by;
     every other example is code. Examples after the last one that printed anything are left out.
@@ -80,10 +80,8 @@ def to_trajectory(
     turns = _turns(job, executed, doc)
     while turns and not turns[-1].example.got:
         turns.pop()
-    if not turns:
-        return Failure("no output")
     if not any(_uses(job, turn.example.source) for turn in turns):
-        return Failure("does not use the API")
+        return None
     turns[0] = replace(turns[0], intent=_opening(job, doc, turns))
     turns = _with_setup(executed, _with_values(turns))
     kept = [turn.example for turn in turns if not turn.example.setup]
@@ -139,11 +137,8 @@ def _with_setup(executed: Sequence[ExecutedExample], turns: list[_Turn]) -> list
 
 
 def _only_imports(example: ExecutedExample) -> bool:
-    try:
-        body = ast.parse(example.source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in body)
+    body = parse_source(example.source).body
+    return bool(body) and all(isinstance(statement, ast.Import | ast.ImportFrom) for statement in body)
 
 
 def _steps(name: str, turns: Sequence[_Turn]) -> list[Step]:
@@ -166,12 +161,8 @@ def _steps(name: str, turns: Sequence[_Turn]) -> list[Step]:
 
 def imported_names(source: str) -> dict[str, str]:
     """What the names that `source` imports stand for: `import numpy as np` gives {"np": "numpy"}."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
     found = {}
-    for node in tree.body:
+    for node in parse_source(source).body:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]
@@ -187,10 +178,7 @@ def call_arguments(source: str, known: Mapping[str, str], job: DoctestJob, doc: 
     `known` maps the names imported so far to what they stand for. None if `source` is anything else: another function,
     a method of an object, arguments that are not JSON, more positional arguments than the schema names.
     """
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    body = parse_source(source).body
     if len(body) != 1 or not isinstance(body[0], ast.Expr) or not isinstance(body[0].value, ast.Call):
         return None
     call = body[0].value
@@ -210,21 +198,23 @@ def call_arguments(source: str, known: Mapping[str, str], job: DoctestJob, doc: 
 
 
 def _dotted(node: ast.expr, known: Mapping[str, str]) -> str | None:
-    if isinstance(node, ast.Attribute):
-        parent = _dotted(node.value, known)
-        return f"{parent}.{node.attr}" if parent else None
-    return known.get(node.id) if isinstance(node, ast.Name) else None
+    """What a dotted expression such as `np.linalg.solve` stands for."""
+    attributes = []
+    while isinstance(node, ast.Attribute):
+        attributes.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name) or node.id not in known:
+        return None
+    return ".".join((known[node.id], *reversed(attributes)))
 
 
 def _positional(doc: ApiDoc) -> list[str]:
     """The parameters that may be given by position, in order."""
-    try:
-        function = ast.parse(f"def {doc.signature.removeprefix('async ')}: pass").body[0]
-    except (SyntaxError, ValueError):  # compiled code documents signatures such as "arange([start,] stop)"
-        properties = doc.parameters.get("properties", {})
-        return [name for name, schema in properties.items() if "x-python-kind" not in schema]
-    assert isinstance(function, ast.FunctionDef)
-    return [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    body = parse_source(f"def {doc.signature.removeprefix('async ')}: pass").body
+    if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
+        return [argument.arg for argument in (*body[0].args.posonlyargs, *body[0].args.args)]
+    # Compiled code documents signatures such as "arange([start,] stop)".
+    return [name for name, schema in doc.parameters.get("properties", {}).items() if "x-python-kind" not in schema]
 
 
 def _fits(kwargs: Mapping[str, Json], parameters: Mapping[str, Json]) -> bool:
@@ -235,7 +225,7 @@ def _fits(kwargs: Mapping[str, Json], parameters: Mapping[str, Json]) -> bool:
     try:
         if json.loads(json.dumps(kwargs, allow_nan=False)) != kwargs:  # tuples and integer keys do not survive
             return False
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return False
     return all(_has_type(value, properties[name]) for name, value in kwargs.items())
 

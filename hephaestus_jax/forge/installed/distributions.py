@@ -61,7 +61,10 @@ def iter_distributions(only: Sequence[str] | None = None, paths: Sequence[str] |
     Raises:
         UserError: a name in `only` is not installed.
     """
-    found: dict[str, Distribution] = {STANDARD_LIBRARY: standard_library()}
+    wanted = None if only is None else {canonical_name(name): name for name in only}
+    found: dict[str, Distribution] = {}
+    if wanted is None or STANDARD_LIBRARY in wanted:
+        found[STANDARD_LIBRARY] = standard_library()
     metadata: dict[str, importlib.metadata.Distribution] = {}
     for installed in importlib.metadata.distributions(path=list(paths) if paths is not None else site_directories()):
         # the first on the path wins, as it does for `import`
@@ -70,9 +73,8 @@ def iter_distributions(only: Sequence[str] | None = None, paths: Sequence[str] |
     owned: set[tuple[Path, str]] = set()
     for name in sorted(metadata):
         found[name] = _distribution(metadata[name], owned)
-    if only is None:
+    if wanted is None:
         return [found[name] for name in sorted(found)]
-    wanted = {canonical_name(name): name for name in only}
     missing = [name for canonical, name in wanted.items() if canonical not in found]
     if missing:
         raise UserError(

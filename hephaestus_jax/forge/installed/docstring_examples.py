@@ -67,7 +67,7 @@ def extract_examples(text: str, section: bool = False) -> tuple[str, tuple[ApiEx
                 before += piece.text
             continue
         if before.strip() or not pending:
-            kept, introduction = _introduction(before, section)
+            kept, introduction = _introduction(before, section, summary=not left)
             intent = "\n\n".join(filter(None, (intent if pending else None, introduction))) or None
             left.append(kept)
             before = ""
@@ -84,13 +84,16 @@ def _only_imports(statements: list[str]) -> bool:
     return all(statement.startswith(("import ", "from ")) for statement in statements)
 
 
-def _introduction(text: str, section: bool) -> tuple[str, str | None]:
-    """(prose that stays, prose that introduces the example that follows it)."""
+def _introduction(text: str, section: bool, summary: bool) -> tuple[str, str | None]:
+    """(prose that stays, prose that introduces the example that follows it).
+
+    Text that begins with the summary of the docstring keeps its first paragraph.
+    """
     if section:
         kept, intent = "", text
     else:
         kept, _, intent = text.rstrip().rpartition("\n\n")
-        if not intent.endswith(":") or not kept:
+        if not intent.endswith(":") or (summary and not kept):
             return text, None
     intent = "\n\n".join(" ".join(part.split()) for part in intent.strip().rstrip(":").split("\n\n"))
     return kept, None if not intent or _SAYS_NOTHING.match(intent) else intent

@@ -21,8 +21,13 @@ SHORTEST_PROSE = 200  # characters
 SHORTEST_MODULE_DOCSTRING = 400
 _TOPICS = "pydoc_data/topics.py"
 _PROSE_FILE = re.compile(r"(?i)(\.(md|rst|txt|markdown)|(^|/)(readme|changes|changelog|news|history|howto|notes))$")
-_LICENCE_FILE = re.compile(r"(?i)(licen[cs]e|copying|notice|authors|contributors|third_party|code_of_conduct)[^/]*$")
-_LIST_FILE = re.compile(r"(?i)(requirements[^/]*|top_level|entry_points|sources|dependency_links|cmakelists)\.txt$")
+_LICENCE_FILE = re.compile(
+    r"(?i)(licen[cs]e|copying|copyright|notice|authors|contributors|credits|third_party|code_of_conduct)[^/]*$"
+    r"|\.(dist|egg)-info/"
+)
+_LIST_FILE = re.compile(
+    r"(?i)(requirements[^/]*|top_level|entry_points|sources|dependency_links|cmakelists|tags|grammar)\.txt$"
+)
 
 
 def read_prose(distribution: Distribution, quarantine: Quarantine, skipped: Counter[str]) -> Iterator[Document]:
