@@ -16,12 +16,12 @@ import seqio
 from data_tasks.seqio_source import tasks_and_rates, token_source
 from hephaestus_jax.data.cache import CacheManifest
 from hephaestus_jax.data.cache_build import BuiltCache, build_cache
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.mixture import Mixture, open_mixture, quantise
 from hephaestus_jax.data.mixture_spec import (
     MixtureSpec,
     Stage,
     TaskCache,
-    VocabularyIdentity,
     check_extension,
     load_mixture_spec,
     save_mixture_spec,

@@ -18,7 +18,8 @@ import seqio
 
 from data_tasks.records import RecordDataSource, RenderAndTokenize
 from data_tasks.vocabularies import HephaestusVocabulary
-from hephaestus_jax.data.task import Origin, Rejected, TokenizedRecord, TokenSource
+from hephaestus_jax.data.identity import Origin
+from hephaestus_jax.data.task import Rejected, TokenizedRecord, TokenSource
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import digest
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
+from hephaestus_jax.data.identity import Origin, VocabularyIdentity
 from hephaestus_jax.data.packing import Rows
 from hephaestus_jax.data.storage import CONTEXT, MissingKeyError, Storage, first_line
 from hephaestus_jax.errors import UserError
@@ -38,24 +39,6 @@ ARRAYS = (*ROW_ARRAYS, "row_offsets", *SEGMENT_ARRAYS)
 RECORD_ID_BYTES = 16
 FIND_SEGMENTS = 1 << 20  # record ids looked through at a time: 16 MiB
 VERIFY_BYTES = 16 << 20  # bytes of a file hashed at a time
-
-
-@dataclass(frozen=True)
-class VocabularyUsed:
-    """The vocabulary whose ids the tokens are; the digest identifies it, the name is for people."""
-
-    name: str
-    digest: str
-    size: int
-
-
-@dataclass(frozen=True)
-class OriginUsed:
-    """Source, version and licence that some segments of the cache come from."""
-
-    source: str
-    version: str
-    licence: str
 
 
 @dataclass(frozen=True)
@@ -83,12 +66,12 @@ class Counters:
 
 @dataclass(frozen=True)
 class CacheManifest:
-    """What a cache holds; the digest covers every other field and, through `files_digest`, every byte of the cache."""
+    """What a cache holds; the digest covers every byte of it, and every field but `versions`."""
 
     task: str
     split: str
     fingerprint: str  # of the TokenSource: records, renderer and vocabulary
-    vocabulary: VocabularyUsed
+    vocabulary: VocabularyIdentity
     sequence_length: int
     unit_records: int
     rows: int
@@ -100,7 +83,7 @@ class CacheManifest:
     loss_bytes: int  # UTF-8 bytes spelled by the loss tokens
     counters: Counters
     rejections: tuple[Rejection, ...]
-    origins: tuple[OriginUsed, ...]
+    origins: tuple[Origin, ...]
     dtypes: Mapping[str, str]
     versions: Mapping[str, str]
     files_digest: str
@@ -108,7 +91,9 @@ class CacheManifest:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        value = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        # the same rows made with other package versions are the same cache
+        names = {f.name for f in dataclasses.fields(self) if f.init} - {"versions"}
+        value = {name: getattr(self, name) for name in names}
         text = json.dumps(value, sort_keys=True, default=dataclasses.asdict)
         object.__setattr__(self, "digest", hashlib.sha256(text.encode()).hexdigest())
 
@@ -133,12 +118,12 @@ class CacheManifest:
             raise UserError(f"{where} has format {found}, this version reads {FORMAT}; rebuild the cache")
         fields = {key: item for key, item in value.items() if key not in ("packing_efficiency", "digest")}
         try:
-            fields["vocabulary"] = VocabularyUsed(**fields["vocabulary"])
+            fields["vocabulary"] = VocabularyIdentity(**fields["vocabulary"])
             fields["counters"] = Counters(**fields["counters"])
             fields["rejections"] = tuple(
                 Rejection(item["reason"], item["records"], tuple(item["examples"])) for item in fields["rejections"]
             )
-            fields["origins"] = tuple(OriginUsed(**origin) for origin in fields["origins"])
+            fields["origins"] = tuple(Origin(**origin) for origin in fields["origins"])
             manifest = cls(**fields)
         except (KeyError, TypeError) as error:
             raise UserError(f"{where} is damaged ({first_line(error)}); rebuild the cache") from error
@@ -152,7 +137,7 @@ class Segment:
     """One segment of a row: tokens `start` to `stop` (exclusive) are part number `part` of a record."""
 
     record_id: str
-    origin: OriginUsed
+    origin: Origin
     part: int
     start: int
     stop: int

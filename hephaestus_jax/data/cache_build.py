@@ -39,10 +39,10 @@ from hephaestus_jax.data.cache import (
     CacheManifest,
     Counters,
     Rejection,
-    VocabularyUsed,
 )
 from hephaestus_jax.data.cache_units import TokenTable, Unit, UnitSummary, load_summary, merge_rejections, write_whole
 from hephaestus_jax.data.cache_workers import build_units
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.packing import check_sequence_length, lay_out
 from hephaestus_jax.data.storage import Storage, first_line
 from hephaestus_jax.data.task import TokenSource
@@ -53,8 +53,9 @@ UNIT_RECORDS = 4_096  # enough to fill rows of 2,048 to 98 % at usual lengths, l
 SHARD_TOKENS, SHARD_ROWS = 1 << 22, 1 << 12  # at most, per file of a row array; assembling holds one of each array
 SEGMENTS_PER_CHUNK, SEGMENTS_PER_SHARD = 1 << 12, 1 << 20
 
-# Measured at 2,048 (rows/s of random single rows on one busy core, bytes per token on disk): tokens uncompressed 40k,
-# 2.0; Zstandard 76k, 1.4; level 3 is no smaller than 1. Positions are ramps: Zstandard 0.57, bit-shuffled LZ4 0.25.
+# Measured at 2,048 on shared cores, so roughly: random single rows of tokens at 40k rows/s uncompressed (2.0 bytes per
+# token on disk), 36k at Zstandard 1 (1.37), 25k at Zstandard 3 (1.39). Positions are ramps: Zstandard 0.57 bytes,
+# bit-shuffled LZ4 0.25, read at about the same speed.
 _ZSTD = {"name": "zstd", "configuration": {"level": 1}}
 _LZ4 = {"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle", "blocksize": 0}}
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -226,7 +227,7 @@ def _assemble(source: TokenSource, plan: _Plan, table: TokenTable, stems: list[P
         task=source.name,
         split=source.split,
         fingerprint=plan.fingerprint,
-        vocabulary=VocabularyUsed(table.name, table.digest, table.size),
+        vocabulary=VocabularyIdentity(table.name, table.digest, table.size),
         sequence_length=plan.sequence_length,
         unit_records=plan.unit_records,
         rows=total.rows,

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from hephaestus_jax.data.cache import RECORD_ID_BYTES, Counters, OriginUsed, Rejection
+from hephaestus_jax.data.cache import RECORD_ID_BYTES, Counters, Rejection
+from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.data.packing import Packed, Piece, carry_is_cut, pack, split
 from hephaestus_jax.data.task import Rejected, TokenizedRecord, TokenSource
 from hephaestus_jax.errors import UserError
@@ -71,13 +72,13 @@ class UnitSummary:
     plain_weights: bool = True  # all of them 0 or 1
     counters: Counters = field(default_factory=Counters)
     rejections: tuple[Rejection, ...] = ()
-    origins: tuple[OriginUsed, ...] = ()
+    origins: tuple[Origin, ...] = ()
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> UnitSummary:
         """Inverse of `dataclasses.asdict` through JSON."""
         rejections = tuple(Rejection(r["reason"], r["records"], tuple(r["examples"])) for r in value["rejections"])
-        origins = tuple(OriginUsed(**origin) for origin in value["origins"])
+        origins = tuple(Origin(**origin) for origin in value["origins"])
         fields = {**value, "counters": Counters(**value["counters"]), "rejections": rejections, "origins": origins}
         return cls(**fields)
 
@@ -178,11 +179,7 @@ def _unit(
     learned_T = weights_T > 0
     loss_tokens = int(np.count_nonzero(learned_T))
     plain = int(np.count_nonzero(weights_T == 1)) == loss_tokens
-    origins: dict[OriginUsed, int] = {}
-    origin_of: dict[Any, int] = {}  # by the source's own objects, which are few
-    for origin in {piece.origin: None for piece in pieces}:
-        used = OriginUsed(origin.source, origin.version, origin.licence)
-        origin_of[origin] = origins.setdefault(used, len(origins))
+    origins = {origin: number for number, origin in enumerate(dict.fromkeys(piece.origin for piece in pieces))}
     summary = UnitSummary(
         rows=len(packed.row_segments_N),
         segments=len(pieces),
@@ -203,7 +200,7 @@ def _unit(
         lengths_S=lengths_S,
         row_segments_N=packed.row_segments_N.astype(np.int32),
         record_S16=_record_ids(pieces, task),
-        origin_S=np.fromiter((origin_of[piece.origin] for piece in pieces), np.int32, len(pieces)),
+        origin_S=np.fromiter((origins[piece.origin] for piece in pieces), np.int32, len(pieces)),
         part_S=np.fromiter((piece.part for piece in pieces), np.int32, len(pieces)),
         summary=summary,
     )

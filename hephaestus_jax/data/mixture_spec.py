@@ -9,20 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.storage import MissingKeyError, Storage
 from hephaestus_jax.errors import UserError
 
 FORMAT = 1
 MAX_DENOMINATOR = 1 << 20  # the order of a block is laid out in memory, 16 bytes a row
-
-
-@dataclass(frozen=True)
-class VocabularyIdentity:
-    """Which vocabulary the caches were tokenised with; the digest and size count, the name is for the reader."""
-
-    name: str
-    digest: str
-    size: int
 
 
 @dataclass(frozen=True)

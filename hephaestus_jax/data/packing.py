@@ -17,7 +17,8 @@ import numpy as np
 from hephaestus_jax.errors import UserError
 
 if TYPE_CHECKING:  # not at run time: reading a cache needs Rows, and must not need what reading a corpus needs
-    from hephaestus_jax.data.task import Origin, TokenizedRecord
+    from hephaestus_jax.data.identity import Origin
+    from hephaestus_jax.data.task import TokenizedRecord
 
 MIN_SEQUENCE_LENGTH = 2  # a row of one token has nothing to predict it from
 CARRY_SHARE = 4  # a continuation re-carries at most a quarter of its row

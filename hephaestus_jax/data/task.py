@@ -17,21 +17,13 @@ from typing import Protocol
 
 import numpy as np
 
+from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import Record, digest, record_id
 from hephaestus_jax.formats.spans import Renderer
 from hephaestus_jax.formats.store import Corpus
 
 BATCH_RECORDS = 256  # renderings tokenised together; large enough to keep the tokenizer in its own loop
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Source, version and licence: what a row must be traceable to."""
-
-    source: str
-    version: str
-    licence: str
 
 
 @dataclass(frozen=True)

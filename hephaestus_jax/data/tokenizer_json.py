@@ -67,7 +67,7 @@ class TokenizerJsonVocabulary(Vocabulary):
             self._plain = _tokenizer(path, _plain_spec(spec, controls))
             continued = _without_first_prefix(spec)
             self._continued = _tokenizer(path, _plain_spec(continued, controls)) if continued else self._plain
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UserError(f"{path} is no whole tokenizer.json (at {error!r}); fetch the tokenizer again") from error
         super().__init__(path, pieces, controls, special, content)
         self.swallowing = frozenset(t["content"] for t in spec["added_tokens"] if t.get("lstrip") or t.get("rstrip"))
@@ -80,7 +80,7 @@ class TokenizerJsonVocabulary(Vocabulary):
     def _piece_bytes(self, spec: Mapping[str, Json], controls: Mapping[str, int]) -> list[bytes]:
         added = {token["id"]: token["content"] for token in spec["added_tokens"]}
         vocab = {i: piece for piece, i in spec["model"]["vocab"].items()}
-        pieces = [b""] * (max(*added, *vocab) + 1)
+        pieces = [b""] * (max([*added, *vocab]) + 1)
         alphabet = {char: byte for byte, char in enumerate(tiktoken_files.byte_alphabet())}
         for i, piece in vocab.items():
             if self._byte_level and all(char in alphabet for char in piece):

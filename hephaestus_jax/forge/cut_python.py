@@ -24,6 +24,7 @@ from hephaestus_jax.forge.python_source import Definition, Edit, Source, Unparse
 
 _ROUNDS = 12  # a chain of names bound to names; longer ones fall to the coarse cut
 _TRIPLE = re.compile(r"(?i)(?:r|u|b|br|rb)?(\"\"\"|''')")
+_CLOSING = re.compile(r"\s*\)")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -53,14 +54,16 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
     """
     source = Source(text, parse(text), offsets)
     hits = set(offsets)
+    attempts = []
     for _ in range(_ROUNDS):
         cutter = _Cutter(source, sorted(hits), words)
         cutter.module()
         more = hits | cutter.uses_of_lost_names()
         if more == hits:
+            attempts.append(cutter.edits)
             break
         hits = more
-    for edits in (cutter.edits, source.top_level_edits(hits)):
+    for edits in (*attempts, source.top_level_edits(hits, words)):
         kept = disjoint(edits)
         made = apply(text, kept)
         try:
@@ -102,8 +105,7 @@ class _Cutter:
         return left > 0
 
     def _remove(self, statement: ast.stmt, owner: ast.ClassDef | None) -> None:
-        is_definition = isinstance(statement, Definition) and statement.name in self.words
-        self.edits.append(self.source.removal(statement, is_definition))
+        self.edits.append(self.source.removal(statement, self.words))
         names = self._lost_by(statement)
         if owner is None:
             self._lost |= {name for name in names if "." not in name}
@@ -187,9 +189,14 @@ class _Cutter:
     def _with_parentheses(self, start: int, end: int) -> tuple[int, int]:
         """An element with the parentheses around it, which are no part of its node."""
         text = self.source.text
-        while text[:start].rstrip()[-1:] == "(" and (after := re.match(r"\s*\)", text[end:])):
-            start, end = text.rindex("(", 0, start), end + after.end()
-        return start, end
+        while True:
+            opening = start - 1
+            while opening >= 0 and text[opening].isspace():
+                opening -= 1
+            closing = _CLOSING.match(text, end)
+            if opening < 0 or text[opening] != "(" or not closing:
+                return start, end
+            start, end = opening, closing.end()
 
     def _remove_items(self, items: Sequence[tuple[int, int]], flags: Sequence[bool]) -> None:
         """Removes the flagged items of a comma-separated list, commas included."""

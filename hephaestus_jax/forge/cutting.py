@@ -14,7 +14,7 @@ from typing import Any
 
 from hephaestus_jax.forge.cut_python import cut_python
 from hephaestus_jax.forge.cut_text import cut_text, dependants
-from hephaestus_jax.forge.holdout import WINDOW_WORDS, WORD, HeldOut, without_escapes, words_of
+from hephaestus_jax.forge.holdout import WINDOW_WORDS, HeldOut, matched_words, words_of
 from hephaestus_jax.forge.python_source import Unparseable
 from hephaestus_jax.formats.api_layouts import LAYOUTS
 from hephaestus_jax.formats.records import ApiDoc, Document, Json, Provenance, Record, Trajectory, to_json
@@ -38,11 +38,10 @@ class Matcher:
         windows = self._window_starts([word.lower() for word in words])
         if not windows and self.words.isdisjoint(words):
             return []
-        plain = without_escapes(text)
         covered = {number for start in windows for number in range(start, start + WINDOW_WORDS)}
         return [
             match.start()
-            for number, (match, word) in enumerate(zip(WORD.finditer(plain), words, strict=True))
+            for number, (match, word) in enumerate(zip(matched_words(text), words, strict=True))
             if number in covered or word in self.words
         ]
 

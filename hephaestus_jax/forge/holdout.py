@@ -37,7 +37,8 @@ RULE = (
     f" whole word, and windows of {WINDOW_WORDS} consecutive words of its docstrings (lower case; at least 4 different"
     f" words of 3 or more letters alone) that the docstrings of fewer than {COMMON_UNITS} other units hold."
 )
-WORD = re.compile(r"\w+(?:\\_\w+)*")  # reStructuredText and Markdown escape underscores
+_WORD = re.compile(r"\w+")
+_ESCAPED_WORD = re.compile(r"(?:\w|\\_)+")  # reStructuredText and Markdown escape underscores
 _ESCAPE = re.compile(r"\\[abfnrtv]")  # of a string in source code: "\nname" holds the name
 
 
@@ -181,15 +182,24 @@ class HeldOut:
             raise UserError(f"the list of held-out APIs is malformed ({error}); rebuild the corpus") from error
 
 
-def without_escapes(text: str) -> str:
-    """The text, as long as before, with blanks for the escape sequences of source code."""
-    return _ESCAPE.sub("  ", text) if "\\" in text else text
+def matched_words(text: str) -> Iterator[re.Match[str]]:
+    """The words of a text with their places: runs of letters, digits and underscores, escaped ones included."""
+    return _pattern(text).finditer(_without_escapes(text))
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text: runs of letters, digits and underscores; an escaped underscore counts as one."""
-    words = WORD.findall(without_escapes(text))
+    """The words of a text, without the backslashes of escaped underscores."""
+    words = _pattern(text).findall(_without_escapes(text))
     return [word.replace("\\", "") for word in words] if "\\_" in text else words
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return _ESCAPED_WORD if "\\_" in text else _WORD
+
+
+def _without_escapes(text: str) -> str:
+    """The text, as long as before, with blanks for the escape sequences of source code."""
+    return _ESCAPE.sub("  ", text) if "\\" in text else text
 
 
 def windows_of(text: str) -> Iterator[str]:

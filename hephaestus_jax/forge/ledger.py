@@ -31,6 +31,7 @@ class Ledger:
     read: Counter[str] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     cut: Counter[str] = field(default_factory=Counter)
+    cut_bytes: Counter[str] = field(default_factory=Counter)
     records: Counter[Group] = field(default_factory=Counter)
     bytes: Counter[Group] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -56,6 +57,7 @@ class Ledger:
         """Counts what became of one distribution's records; `kept` are the numbers of those that are no duplicates."""
         self.dropped.update(made.dropped)
         self.cut.update(made.cut)
+        self.cut_bytes.update(made.cut_bytes)
         written: dict[str, Json] = {}
         for group, numbers in kept.items():
             sizes = made.summaries.get(group, ())
@@ -112,7 +114,7 @@ class Ledger:
         return {
             "read": self.read[name],
             "dropped": {reason: count for reason, count in dropped.items() if count},
-            "cut": self.cut[name],
+            "cut": {"records": self.cut[name], "text_bytes": self.cut_bytes[name]},
             "records": {split: self.records[name, split] for split in SPLITS},
             "text_bytes": {split: self.bytes[name, split] for split in SPLITS},
         }
@@ -154,6 +156,6 @@ def table(corpus: Corpus) -> str:
             line = f"{name:<20}{split:<12}{account['records'][split]:>10,}{size / 1e6:>12.2f}"
             line += f"{size / BYTES_PER_TOKEN / 1e6:>11.2f}"
             if split == "train":
-                line += f"{account['cut']:>8,}{sum(account['dropped'].values()):>9,}"
+                line += f"{account['cut']['records']:>8,}{sum(account['dropped'].values()):>9,}"
             lines.append(line)
     return "\n".join([*lines, f"* text bytes / {BYTES_PER_TOKEN}"])

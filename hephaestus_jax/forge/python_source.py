@@ -11,6 +11,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+_SEMICOLON_BEFORE = re.compile(r"\s*;\s*$")
+_SEMICOLON_AFTER = re.compile(r"[ \t]*;[ \t]*")
+_REST_OF_LINE = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|$)")
+_BLANK_LINE = re.compile(r"[ \t]*\n")
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -88,25 +92,31 @@ class Source:
         place = bisect.bisect_right(self.comments, (offset, len(self.text))) - 1
         return self.comments[place] if place >= 0 and offset < self.comments[place][1] else None
 
-    def removal(self, statement: ast.stmt, is_definition: bool = False) -> Edit:
-        """The edit that removes a statement: its whole lines where it has them to itself."""
+    def removal(self, statement: ast.stmt, words: frozenset[str] = frozenset()) -> Edit:
+        """The edit that removes a statement: its whole lines where it has them to itself.
+
+        `words` are the names of held-out APIs, by which their own definitions are told.
+        """
         text = self.text
         start, end = self.span(statement)
         begin = self.line_start(start)
         if text[begin:start].strip():  # after "x = 1;"
-            before = re.search(r"\s*;\s*$", text[begin:start])
-            rest = re.match(r"[ \t]*;", text[end:])
-            return Edit(begin + before.start() if before else start, end + (rest.end() if rest and not before else 0))
-        tail = re.match(r"[ \t]*(?:#[^\n]*)?(?:\n|$)", text[end:])
+            before = _SEMICOLON_BEFORE.search(text[begin:start])
+            after = _SEMICOLON_AFTER.match(text, end)
+            if before:
+                return Edit(begin + before.start(), end)
+            return Edit(start, after.end() if after else end)
+        tail = _REST_OF_LINE.match(text, end)
         if not tail:  # before "; y = 2"
-            rest = re.match(r"[ \t]*;[ \t]*", text[end:])
-            return Edit(start, end + (rest.end() if rest else 0))
-        end += tail.end()
+            after = _SEMICOLON_AFTER.match(text, end)
+            return Edit(start, after.end() if after else end)
+        end = tail.end()
         if isinstance(statement, Definition):
             begin = self._with_comment_above(begin, start)
-        if not text[:begin].strip(" \n") or text[:begin].endswith("\n\n"):
-            end += len(re.match(r"(?:[ \t]*\n)*", text[end:])[0])  # type: ignore[index]
-        return Edit(begin, end, is_definition=is_definition)
+        if text.endswith("\n\n", 0, begin) or not text[:begin].strip(" \n"):
+            while blank := _BLANK_LINE.match(text, end):
+                end = blank.end()
+        return Edit(begin, end, is_definition=isinstance(statement, Definition) and statement.name in words)
 
     def comment_removal(self, start: int, end: int) -> Edit:
         """The edit that removes a comment, with its line if it has one to itself."""
@@ -126,9 +136,9 @@ class Source:
             begin = above
         return begin
 
-    def top_level_edits(self, hits: Iterable[int]) -> list[Edit]:
+    def top_level_edits(self, hits: Iterable[int], words: frozenset[str]) -> list[Edit]:
         """A coarse cut: whole statements of the module, and whole comments."""
-        edits = [self.removal(s) for s in self.tree.body if any(within(hit, self.span(s)) for hit in hits)]
+        edits = [self.removal(s, words) for s in self.tree.body if any(within(hit, self.span(s)) for hit in hits)]
         return edits + [self.comment_removal(*place) for place in set(map(self.comment_at, hits)) if place]
 
 

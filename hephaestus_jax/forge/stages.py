@@ -82,7 +82,8 @@ class Finished:
     records: dict[Group, list[Record]] = field(default_factory=dict)
     summaries: dict[Group, list[tuple[str, int]]] = field(default_factory=dict)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (slice, reason)
-    cut: Counter[str] = field(default_factory=Counter)  # records that were cut, per slice
+    cut: Counter[str] = field(default_factory=Counter)  # records that lost something, per slice
+    cut_bytes: Counter[str] = field(default_factory=Counter)  # of text, that those records lost
 
     def add(self, record: Record, split: str) -> None:
         """Puts a record into its slice."""
@@ -226,16 +227,23 @@ def _add_cut(made: Finished, record: Record, cutter: Cutter) -> None:
     if isinstance(left, Dropped):
         made.dropped[slice_of(record), left.reason] += 1
         return
-    made.cut[slice_of(record)] += left is not record
+    if left is not record:
+        made.cut[slice_of(record)] += 1
+        made.cut_bytes[slice_of(record)] += text_bytes(record) - text_bytes(left)
     made.add(left, "train")
+
+
+def text_bytes(record: Record) -> int:
+    """Bytes of everything a record says."""
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in strings_in(_content(record)))
 
 
 def summaries(records: Iterable[Record]) -> list[tuple[str, int]]:
     """Of each record a digest of what it says, wherever it is from, and the bytes of its texts."""
-    found = []
-    for record in records:
-        value = to_json(record)
-        del value["provenance"]
-        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in strings_in(value))
-        found.append((digest(value), size))
-    return found
+    return [(digest(_content(record)), text_bytes(record)) for record in records]
+
+
+def _content(record: Record) -> dict[str, Json]:
+    value = to_json(record)
+    del value["provenance"]
+    return value

@@ -14,9 +14,9 @@ from typing import ClassVar
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.api_layouts import LAYOUTS, layout_of
 from hephaestus_jax.formats.records import ApiDoc, Document, Record, digest
-from hephaestus_jax.formats.spans import BOS, EOS, Rendering, Span
+from hephaestus_jax.formats.spans import BOS, EOS, SEAM, Rendering, Span
 
-FORMAT = 1  # raised whenever the same record is rendered differently
+FORMAT = 2  # raised whenever the same record is rendered differently
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class _DocumentRenderer:
     def _rendering(self, text: str, host: str) -> Rendering:
         carried = [Span(BOS, 0.0, "template")]
         if self.metadata and host:
-            carried.append(Span(f"URL: {host}\n\n", 0.0, "metadata"))
+            # the seam keeps the document's first token whole: same tokens, all with loss, with and without metadata
+            carried += [Span(f"URL: {host}\n\n", 0.0, "metadata"), SEAM]
         if not text:  # nothing to learn: an empty document must not teach that metadata is followed by the end
             return Rendering((*carried, Span(EOS, 0.0, "template")), carry=len(carried))
         body = (Span(text, 1.0, "document"), Span(EOS, 1.0, "template"))

@@ -7,7 +7,8 @@ from pathlib import Path
 from token_sources import RandomSource, write_vocabulary
 
 from hephaestus_jax.data.cache_build import build_cache
-from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, VocabularyIdentity, save_mixture_spec
+from hephaestus_jax.data.identity import VocabularyIdentity
+from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec
 
 LENGTH = 64
 RECORDS = {"code": 400, "docs": 40, "text": 250}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.loader import (
     PADDING_ROW,
     Loader,
@@ -19,7 +20,7 @@ from hephaestus_jax.data.loader import (
     split_rows,
 )
 from hephaestus_jax.data.mixture import Mixture
-from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, VocabularyIdentity
+from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache
 from hephaestus_jax.data.packing import Rows
 from hephaestus_jax.errors import UserError
 

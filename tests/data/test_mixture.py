@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.mixture import Mixture, quantise
 from hephaestus_jax.data.mixture_spec import (
     MixtureSpec,
     Stage,
     TaskCache,
-    VocabularyIdentity,
     check_extension,
     load_mixture_spec,
     mixture_spec_from_json,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hephaestus_jax.data.task import Origin, Rejected, TokenizedRecord
+from hephaestus_jax.data.identity import Origin
+from hephaestus_jax.data.task import Rejected, TokenizedRecord
 
 
 def write_vocabulary(directory: Path, extra: int = 44) -> str:

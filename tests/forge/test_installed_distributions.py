@@ -14,7 +14,7 @@ from hephaestus_jax.forge.installed.licences import spdx_licence
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy\nof this software ..." + " x" * 40
 BSD = "Redistribution and use in source and binary forms, with or without\nmodification, are permitted" + " x" * 40
-APACHE = '                  Apache License\n            Version 2.0, January 2004\n' + " x" * 80
+APACHE = "                  Apache License\n            Version 2.0, January 2004\n" + " x" * 80
 
 
 @pytest.mark.parametrize(

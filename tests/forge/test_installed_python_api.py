@@ -35,7 +35,9 @@ def apis(tmp_path: Path, source: str, file: str = "pack/code.py") -> dict[str, F
 
 
 def test_only_public_callables_with_a_long_docstring(tmp_path: Path):
-    found = apis(tmp_path, f'''
+    found = apis(
+        tmp_path,
+        f'''
         def kept(): "{LONG}"
         async def kept_too(): "{LONG}"
         def short(): "Too short."
@@ -66,7 +68,8 @@ def test_only_public_callables_with_a_long_docstring(tmp_path: Path):
             def method(self): "{LONG}"
         def outer():
             def inner(): "{LONG}"
-    ''')
+    ''',
+    )
     assert list(found) == [
         "kept", "kept_too", "under_if", "twice", "Kept", "Kept.method", "Kept.__call__", "Kept.Inner",
     ]  # fmt: skip
@@ -107,7 +110,9 @@ def test_spans_cover_decorators_and_docstring(tmp_path: Path):
 
 
 def test_parameters(tmp_path: Path):
-    record = apis(tmp_path, f'''
+    record = apis(
+        tmp_path,
+        f'''
         def f(a, /, b: int, c: "str | None" = None, *args, d: float = 1, e=(1, 2), **kwargs) -> tuple[int, str]:
             """{LONG}
 
@@ -121,7 +126,8 @@ def test_parameters(tmp_path: Path):
             Returns:
               Both.
             """
-    ''')["f"].record
+    ''',
+    )["f"].record
     assert record.signature == (
         "f(a, /, b: int, c: 'str | None'=None, *args, d: float=1, e=(1, 2), **kwargs) -> tuple[int, str]"
     )
@@ -148,7 +154,9 @@ def test_parameters(tmp_path: Path):
 
 
 def test_a_class_takes_what_its_constructor_takes(tmp_path: Path):
-    found = apis(tmp_path, f'''
+    found = apis(
+        tmp_path,
+        f'''
         class Documented:
             """{LONG}
 
@@ -167,7 +175,8 @@ def test_a_class_takes_what_its_constructor_takes(tmp_path: Path):
         class OnlyConstructor:
             def __init__(self, x):
                 """{LONG}"""
-    ''')
+    ''',
+    )
     record = found["Documented"].record
     assert record.description == LONG
     assert record.signature == "Documented(x, y=2)"
@@ -181,7 +190,9 @@ def test_a_class_takes_what_its_constructor_takes(tmp_path: Path):
 
 
 def test_a_dataclass_takes_its_fields(tmp_path: Path):
-    record = apis(tmp_path, f'''
+    record = apis(
+        tmp_path,
+        f'''
         @dataclasses.dataclass(frozen=True)
         class Config:
             """{LONG}
@@ -195,7 +206,8 @@ def test_a_dataclass_takes_its_fields(tmp_path: Path):
             rate: float = field(default=0.5)
             LIMIT: ClassVar[int] = 3
             _cache: dict = None
-    ''')["Config"].record
+    ''',
+    )["Config"].record
     assert record.signature == "Config(size: int, names: list[str] = list(), rate: float = 0.5)"
     assert record.parameters["required"] == ["size"]
     assert record.parameters["properties"]["size"]["description"] == "How large."
@@ -206,7 +218,9 @@ def test_a_dataclass_takes_its_fields(tmp_path: Path):
 
 
 def test_documentation_of_compiled_functions(tmp_path: Path):
-    found = apis(tmp_path, f'''
+    found = apis(
+        tmp_path,
+        f'''
         add_newdoc("pack._multiarray", "dot",
             """
             dot(a, b=None)
@@ -235,7 +249,8 @@ def test_documentation_of_compiled_functions(tmp_path: Path):
 
             {LONG}
             """)
-    ''')
+    ''',
+    )
     assert [api.place for api in found.values()] == [
         "pack._multiarray.dot", "pack._multiarray.ndarray.sort", "pack.gamma", "pack.odd",
     ]  # fmt: skip

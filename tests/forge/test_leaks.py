@@ -87,7 +87,7 @@ PLANTED = [
     ("re-export", code("from pkg.core import other, frob_matrix\n")),
     ("re-export", code("from pkg.core import (\n    other,\n    frob_matrix as f,\n)\n")),
     ("re-export", code("__all__ = [\n    'other',\n    'frob_matrix',\n]\n")),
-    ("re-export", code("x = getattr(pkg, \"frob_matrix\")\n")),
+    ("re-export", code('x = getattr(pkg, "frob_matrix")\n')),
     ("call", code("import pkg as p\ny = p.frob_matrix([[1]])\n")),
     ("call", code("y = self.tool.pull_knots ()\n")),
     ("dotted name", code("settle = pkg.core.frob_matrix\nsettle(1)\n")),

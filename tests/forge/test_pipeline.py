@@ -2,8 +2,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from hephaestus_jax.forge.leaks import LeakScanner, held_out_of, scan_corpus
 from hephaestus_jax.forge.ledger import table
 from hephaestus_jax.forge.pipeline import build_installed_corpus, without_duplicates
 from hephaestus_jax.forge.stages import Finished
+from hephaestus_jax.forge.work import WorkFolder
 from hephaestus_jax.formats.records import ApiDoc, Document, Record, Trajectory
 from hephaestus_jax.formats.store import Corpus
 
@@ -128,7 +132,9 @@ def test_the_manifest_accounts_for_everything(site: Path, tmp_path: Path, only_f
         written = {split: corpus.count(name, split) for split in ("train", "validation")}
         assert account["records"] == written
         assert account["read"] == sum(account["dropped"].values()) + sum(written.values())
-    assert manifest["accounts"]["code"]["cut"] == 4 and manifest["accounts"]["agent_docs"]["cut"] == 1
+    cut = {name: account["cut"]["records"] for name, account in manifest["accounts"].items()}
+    assert cut == {"agent_docs": 1, "agent_trajectories": 0, "code": 4, "text": 1}
+    assert manifest["accounts"]["code"]["cut"]["text_bytes"] > 1000
     assert manifest["quarantine"]["counts"] == {"python syntax": 1, "unreadable file": 1}
     assert manifest["sources"]["beta"]["licence"].startswith("GPL") and manifest["sources"]["alpha"]["version"] == "1.0"
     assert sum(s["records"].get("code/train", 0) for s in manifest["sources"].values()) == corpus.count("code", "train")
@@ -297,6 +303,38 @@ def test_the_command_builds_and_prints_a_table(site: Path, tmp_path: Path) -> No
     assert "agent_docs          train" in done.stdout and "peak memory" in done.stdout and "GB" in done.stdout
     assert Corpus(tmp_path / "c").count("code", "train") > 0
     assert json.loads((tmp_path / "c" / "heldout.json").read_text())["families"] == []  # 2 % of 6 is none
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["index", "finished"])
+def test_a_build_that_is_killed_outright_resumes_to_the_same_bytes(site: Path, tmp_path: Path, stage: str) -> None:
+    options = overrides(site, workers=2, heldout_fraction=0.3)
+    arguments = ["--config", "gin/corpora/installed.gin", *options, "--out"]
+    command = [sys.executable, "-m", "tools.build_corpus", *arguments, str(tmp_path / "killed")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not list((tmp_path / "killed.work" / stage).glob("*.pickle")):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    for _ in range(500):  # its workers must not be left behind
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail("workers outlive a build that was killed")
+    assert build(*arguments, tmp_path / "killed").returncode == 0
+    build_installed_corpus(config(site, heldout_fraction=0.3, validation_fraction=0.01), tmp_path / "undisturbed")
+    assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")
+    assert not (tmp_path / "killed.work").exists()
+
+
+def test_two_builds_of_one_corpus_do_not_mix(site: Path, tmp_path: Path) -> None:
+    with WorkFolder(tmp_path / "c.work").locked(), pytest.raises(UserError, match="in use by another build"):
+        build_installed_corpus(config(site), tmp_path / "c")
+    assert build_installed_corpus(config(site), tmp_path / "c").count("code", "train")
 
 
 @pytest.mark.parametrize(

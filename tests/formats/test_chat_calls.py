@@ -93,7 +93,7 @@ def test_code_of_other_languages():
 
 PROSE = {
     "llama3": 'The object {"name": "Ada", "age": 36} and {braces} are no calls.',
-    "mistral": "A list [1, 2] and {\"name\": 1}.",
+    "mistral": 'A list [1, 2] and {"name": 1}.',
     "hermes": 'Nothing here: {"name": "f", "arguments": {}}',
     "react": "Thought: no Action: here\nFinal Answer: done",
     "code_action": "Inline `f(x=1)` and f(x=1) are text.",

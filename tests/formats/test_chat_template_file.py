@@ -272,9 +272,7 @@ def test_weights_of_a_template_without_generation_prompt(tmp_path):
     rendering = chat_renderer(f"template_file:{folder}", train_on="assistant").render(
         Trajectory(steps, PROVENANCE, (Tool("right"),))
     )
-    assert weighted_text(rendering) == (
-        'right", "arguments": {"x": 2}, "id": "bbbbbbbbb"}]</s>¦ one</s>¦ two</s>'
-    )
+    assert weighted_text(rendering) == ('right", "arguments": {"x": 2}, "id": "bbbbbbbbb"}]</s>¦ one</s>¦ two</s>')
     carried = "".join(span.text for span in rendering.spans[: rendering.carry])
     assert carried.startswith("<s>[AVAILABLE_TOOLS]") and carried.endswith("[/AVAILABLE_TOOLS]")
     everything = chat_renderer(f"template_file:{folder}").render(Trajectory(steps, PROVENANCE))

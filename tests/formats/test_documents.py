@@ -24,7 +24,7 @@ from hephaestus_jax.formats.records import (
     to_json,
 )
 from hephaestus_jax.formats.schema_text import fields_of, pruned, type_text
-from hephaestus_jax.formats.spans import BOS, EOS, Span
+from hephaestus_jax.formats.spans import BOS, EOS, SEAM, Span
 
 NUMPY = Provenance("numpy", "2.1.0", "BSD-3-Clause", "pypi.org/project/numpy")
 SOLVE = ApiDoc(
@@ -234,7 +234,7 @@ def test_spans_weights_and_what_is_carried():
         Span(EOS, 1.0, "template"),
     )
     conditioned = CodeRenderer(metadata=True).render(text)
-    assert conditioned.carry == 2
+    assert conditioned.carry == 3 and conditioned.spans[2] == SEAM  # the document's tokens are the same without
     assert conditioned.spans[1] == Span("URL: pypi.org/project/numpy\n\n", 0.0, "metadata")
     assert CodeRenderer().render(text).carry == 1
     provider = ApiDocRenderer(metadata=True).render(PETS)

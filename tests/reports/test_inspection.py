@@ -12,8 +12,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from hephaestus_jax.data.cache import Cache
 from hephaestus_jax.data.cache_build import build_cache
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.mixture import open_mixture
-from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, VocabularyIdentity, save_mixture_spec
+from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec
 from hephaestus_jax.data.task import CorpusSource, RenderedTask
 from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError

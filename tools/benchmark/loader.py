@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from hephaestus_jax.data.cache import ROW_ARRAYS
+from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.data.loader import Loader
 from hephaestus_jax.data.mixture import Mixture, open_mixture
-from hephaestus_jax.data.task import Origin, TokenizedRecord
+from hephaestus_jax.data.task import TokenizedRecord
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import digest
 
@@ -162,7 +163,8 @@ def _read_plain(folder: str, batch_size: int, batches: int) -> _Round:
 def _build_mixture(folder: Path, sequence_length: int, megabytes: float) -> str:
     """A mixture of two tasks, 3 : 1, over the standard library's sources; the path of its mixture.json."""
     from hephaestus_jax.data.cache_build import build_cache
-    from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, VocabularyIdentity, save_mixture_spec
+    from hephaestus_jax.data.identity import VocabularyIdentity
+    from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec
 
     texts = list(_sources(int(megabytes * 1e6)))
     vocabulary = _train_vocabulary(folder, texts)

@@ -22,8 +22,9 @@ import numpy as np
 from hephaestus_jax.data.cache import Cache
 from hephaestus_jax.data.cache_build import UNIT_RECORDS, build_cache
 from hephaestus_jax.data.cache_units import TokenTable, Unit, build_unit
+from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.data.packing import pack, split
-from hephaestus_jax.data.task import Origin, RenderedTask, TokenizedRecord
+from hephaestus_jax.data.task import RenderedTask, TokenizedRecord
 from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import Record, digest, record_id

@@ -57,8 +57,8 @@ def read_bindings(module: Module) -> Bindings:
                         found.imported[alias.asname] = (alias.name, None)
                         if alias.asname != alias.name.rpartition(".")[2]:
                             found.internal.add(alias.asname)
-            case ast.Assign([ast.Name(name)], ast.Name() | ast.Attribute(ast.Name()) as value) if (
-                source := _renamed(found, value)
+            case ast.Assign([ast.Name(name)], ast.Name() | ast.Attribute(ast.Name()) as value) if source := _renamed(
+                found, value
             ):
                 found.imported[name] = source
                 found.renamed.add(name)
