@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import hephaestus_jax
 from hephaestus_jax.forge.config import InstalledCorpusConfig
 from hephaestus_jax.forge.doctests.results import Counts
-from hephaestus_jax.forge.holdout import HeldOut
+from hephaestus_jax.forge.holdout import RULE, HeldOut
 from hephaestus_jax.forge.installed import Distribution
 from hephaestus_jax.forge.leaks import HELD_OUT_FILE
 from hephaestus_jax.forge.stages import Finished, Group, Index
@@ -95,6 +95,7 @@ class Ledger:
             },
             "held_out": {
                 "file": HELD_OUT_FILE,
+                "rule": RULE,
                 "digest": digest(held_out.to_json()),
                 "families": len(families),
                 "apis": len(held_out.names),

@@ -24,6 +24,7 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge import dedup, stages
 from hephaestus_jax.forge.config import InstalledCorpusConfig
 from hephaestus_jax.forge.cutting import Cutter
+from hephaestus_jax.forge.doctests.extract import DoctestJob
 from hephaestus_jax.forge.doctests.results import Counts, tally
 from hephaestus_jax.forge.doctests.sandbox import Limits, run_doctests
 from hephaestus_jax.forge.holdout import Api, Census, HeldOut, choose
@@ -37,6 +38,7 @@ from hephaestus_jax.formats.records import SLICES, SPLITS, Record, digest
 from hephaestus_jax.formats.store import Corpus, write_corpus
 from hephaestus_jax.progress import Progress
 
+EXECUTED_TOGETHER = 400  # docstrings; a build that is killed loses no more, and no result depends on the workers
 GROUPS: tuple[Group, ...] = tuple((name, split) for name in SLICES for split in SPLITS)
 
 
@@ -100,17 +102,24 @@ class _Build:
         if not self.config.include_doctests:
             return
         waiting = [t for t in self.tasks if not self.work.has("outcomes", t.name, self._execute_key(t))]
-        python_path = [Path(folder) for folder in self.config.site_directories or ()]
         jobs = {task.name: stages.jobs_of(self.work.load("contents", task.name, task.read_key)) for task in waiting}
         with Progress("executing docstrings (each twice)", "docstrings", 2 * sum(map(len, jobs.values()))) as progress:
             for task in waiting:
                 outcomes: list[Any] = []
-                if jobs[task.name]:
-                    scratch = self.work.path / "scratch"
-                    outcomes = list(
-                        run_doctests(jobs[task.name], self.config.workers, Limits(), scratch, progress, python_path)
-                    )
+                for start in range(0, len(jobs[task.name]), EXECUTED_TOGETHER):
+                    part = jobs[task.name][start : start + EXECUTED_TOGETHER]
+                    outcomes += self._execute_part(f"{task.name}-{start:06d}", self._execute_key(task), part, progress)
                 self.work.save("outcomes", task.name, self._execute_key(task), outcomes)
+
+    def _execute_part(self, name: str, key: str, jobs: Sequence[DoctestJob], progress: Progress) -> list[Any]:
+        if self.work.has("outcomes", name, key):
+            progress.add(2 * len(jobs))
+        else:
+            scratch = self.work.path / "scratch"
+            python_path = [Path(folder) for folder in self.config.site_directories or ()]
+            run = run_doctests(jobs, self.config.workers, Limits(), scratch, progress, python_path)
+            self.work.save("outcomes", name, key, list(run))
+        return self.work.load("outcomes", name, key)
 
     def plan(self) -> None:
         """Chooses what is held out, what is a duplicate, and what goes to validation."""

@@ -20,12 +20,14 @@ _FLAGS = {
         "ALLOW_UNICODE",
         "FLOAT_CMP",
         "IGNORE_OUTPUT",
+        "IGNORE_RESULT",
         "IGNORE_WARNINGS",
+        "IGNORE_WHITESPACE",
         "NUMBER",
         "REMOTE_DATA",
     )
 }
-_UNCHECKED = _FLAGS["IGNORE_OUTPUT"]
+_UNCHECKED = _FLAGS["IGNORE_OUTPUT"] | _FLAGS["IGNORE_RESULT"]
 _SKIPPED = doctest.SKIP | _FLAGS["REMOTE_DATA"]
 _DEFAULTS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 _VARIES = re.compile(r"#\s*(may vary|random|output varies)\b", re.IGNORECASE)  # the scientific packages' convention

@@ -65,6 +65,7 @@ class DoctestRun:
 
     def __iter__(self) -> Iterator[tuple[DoctestJob, Outcome]]:
         """Yields every job once, sorted by package, module and API name."""
+        self._stopping = False
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="doctests")
         try:
             units = [

@@ -48,6 +48,8 @@ def read_distribution(distribution: Distribution, options: ReadOptions, quaranti
         quarantine: receives files that cannot be read, decoded or parsed.
     """
     reading = Reading(distribution)
+    if not any(file.endswith((".py", ".pyx")) for file in distribution.files):
+        reading.skipped["distribution that lists no sources (installed as editable, or compiled)"] += 1
     bindings: list[Bindings] = []
     for module in parse_modules(distribution, quarantine, options.tests):
         # the trees of a large package would take gigabytes: each is used up before the next file is read
