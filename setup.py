@@ -39,10 +39,14 @@ setup(
         "tensorflow-datasets>=4.9.10",
         "importlib_resources>=6",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "sentencepiece>=0.2,<0.2.3",  # 0.2.3 needs protobuf 7; beside packages that need 6, `import seqio` then fails
+        "protobuf>=5",
         "tokenizers>=0.22",
         "jinja2>=3.1",
         "pyarrow>=17",
         "docstring_parser>=0.16",
+        "packaging>=24.2",
+        "rensa>=0.3",
+        "ahocorasick_rs>=1.0",
     ],
     extras_require={
         "test": [
@@ -54,6 +58,7 @@ setup(
             "llama-models>=0.3",
             "mistral-common>=1.8",
             "tiktoken>=0.9",
+            "jsonschema>=4",
         ],
         "tpu": ["jax[tpu]>=0.10"],
         "gpu": ["jax[cuda13]>=0.10"],

@@ -6,7 +6,6 @@ OUT/caches/<task>-<split>-<sequence length>-<fingerprint>/
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from hephaestus_jax.data.cache_build import BuiltCache, build_cache
 from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.mixture import Mixture, open_mixture, quantise
 from hephaestus_jax.data.mixture_spec import (
+    MAX_DENOMINATOR,
     MixtureSpec,
     Stage,
     TaskCache,
@@ -26,6 +26,8 @@ from hephaestus_jax.data.mixture_spec import (
     load_mixture_spec,
     save_mixture_spec,
 )
+from hephaestus_jax.data.packing import check_sequence_length
+from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.data.task import RenderedTask, TokenSource
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.user_data import UserDataSource
@@ -42,7 +44,7 @@ class StageRequest:
     def parse(cls, text: str) -> StageRequest:
         """Reads "NAME" or "NAME@FIRST_ROW"."""
         name, at, row = text.partition("@")
-        if at and not row.isdigit():
+        if at and not row.isdecimal():
             raise UserError(f"--mixture {text}: after @ comes the row number at which the stage begins")
         return cls(name, int(row or 0))
 
@@ -70,10 +72,17 @@ class CacheRequest:
     def __post_init__(self) -> None:
         if not self.stages or self.stages[0].first_row != 0:
             raise UserError("the first stage must begin at row 0; give one --mixture NAME without @")
-        if self.sequence_length < 2:
-            raise UserError(f"sequence length {self.sequence_length} is too short; it must be at least 2 tokens")
-        if "train" not in self.splits:
-            raise UserError("the split train is needed; leave it among --splits")
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            if stage.first_row <= before.first_row:
+                raise UserError(
+                    f"stage {stage.mixture}@{stage.first_row} does not begin after {before.mixture}@{before.first_row};"
+                    " give the stages in order of their first rows"
+                )
+        check_sequence_length(self.sequence_length)
+        if not 1 <= self.denominator <= MAX_DENOMINATOR:
+            raise UserError(f"denominator {self.denominator} is out of range; choose one from 1 to {MAX_DENOMINATOR}")
+        if "train" not in self.splits or len(self.splits) > 2 or len(set(self.splits)) < len(self.splits):
+            raise UserError(f"splits {','.join(self.splits)}: give train, and at most one other to evaluate on")
 
 
 def build_mixture(request: CacheRequest, say: Callable[[str], None] = print) -> Mixture:
@@ -85,6 +94,9 @@ def build_mixture(request: CacheRequest, say: Callable[[str], None] = print) -> 
     """
     rates = [tasks_and_rates(stage.mixture) for stage in request.stages]
     quantised = [quantise(stage_rates, request.denominator) for stage_rates in rates]
+    old = _existing(request.out)
+    if old:
+        _refuse_other_settings(old, request)
     built = {
         split: _build_split(request, sorted({name for stage in rates for name in stage}), split, say)
         for split in request.splits
@@ -105,7 +117,8 @@ def build_mixture(request: CacheRequest, say: Callable[[str], None] = print) -> 
             for name, part in _parts(request.out, built[split]).items()
         },
     )
-    _refuse_another(request.out, spec)
+    if old:
+        _refuse_another(request.out, old, spec)
     save_mixture_spec(str(request.out), spec)
     return open_mixture(str(request.out))
 
@@ -132,14 +145,17 @@ def _build_split(
 
 
 def _report_quarantine(source: TokenSource, out: Path, say: Callable[[str], None]) -> None:
-    """Says what of a user's files could not be read, and writes reasons and examples beside the caches."""
+    """Says what of a user's files was not read, and writes reasons and examples beside the caches."""
     if not (isinstance(source, RenderedTask) and isinstance(source.source, UserDataSource)):
         return
-    quarantine = source.source.quarantine
+    ignored, quarantine = source.source.ignored, source.source.quarantine
+    if ignored:
+        few = ", ".join(ignored[:3]) + (" …" if len(ignored) > 3 else "")
+        say(f"{source.name} {source.split}: {len(ignored):,} files of another kind are not read: {few}")
+    name = f"quarantine-{source.name}-{source.split}.json"
     if quarantine:
-        path = out / f"quarantine-{source.name}-{source.split}.json"
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(quarantine.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        path = out / name
+        Storage(str(out)).write_json(name, quarantine.to_json())
         say(f"{source.name} {source.split}: {quarantine.summary()}; examples in {path}")
 
 
@@ -151,6 +167,7 @@ def _summary(built: BuiltCache) -> str:
         f"{manifest.task} {manifest.split}: {manifest.records:,} records ({left_out:,} left out,"
         f" {counters.continued_records:,} continued over rows), {manifest.rows:,} rows, {manifest.tokens:,} tokens,"
         f" {100 * manifest.packing_efficiency:.2f} % of the rows filled{' (already built)' if built.reused else ''}"
+        + "".join(f"\n  {rejected.records:,} rejected: {rejected.reason}" for rejected in manifest.rejections)
     )
 
 
@@ -177,11 +194,23 @@ def _one_vocabulary(manifests: list[CacheManifest]) -> VocabularyIdentity:
     return VocabularyIdentity(first.name, first.digest, first.size)
 
 
-def _refuse_another(out: Path, spec: MixtureSpec) -> None:
+def _existing(out: Path) -> MixtureSpec | None:
+    return load_mixture_spec(str(out)) if (out / "mixture.json").exists() else None
+
+
+def _refuse_other_settings(old: MixtureSpec, request: CacheRequest) -> None:
+    """What can be told before hours of tokenising."""
+    for option in ("sequence_length", "seed", "denominator"):
+        before, now = getattr(old, option), getattr(request, option)
+        if before != now:
+            words = option.replace("_", " ")
+            raise UserError(
+                f"{request.out} holds a mixture with {words} {before}, not {now}; build into another directory"
+            )
+
+
+def _refuse_another(out: Path, old: MixtureSpec, spec: MixtureSpec) -> None:
     """A directory may gain stages; everything that an existing mixture says must stay."""
-    if not (out / "mixture.json").exists():
-        return
-    old = load_mixture_spec(str(out))
     try:
         check_extension(old, spec, next_row=old.stages[-1].first_row + 1)
     except UserError as error:

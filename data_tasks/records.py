@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import seqio
@@ -22,6 +23,7 @@ from data_tasks.vocabularies import HephaestusVocabulary
 from hephaestus_jax.data.task import CorpusSource, RecordSource, Rejected, RenderedTask
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import SPLITS, Record, from_json, record_id, to_json
+from hephaestus_jax.formats.row_files import SUFFIXES
 from hephaestus_jax.formats.spans import Renderer
 from hephaestus_jax.formats.user_data import UserDataSource
 
@@ -168,15 +170,9 @@ def add_user_task(
     With sub-folders `train/` and, if there is one, `validation/`, these are the splits; else all of it is `train`.
 
     Raises:
-        UserError: the directory does not exist.
+        UserError: the directory does not exist, or holds data in a split's folder and outside of one.
     """
-    directory = os.fspath(directory)
-    if not os.path.exists(directory):
-        raise UserError(f"no data at {directory}: give a directory of .jsonl or .parquet files")
-    folders = {split: os.path.join(directory, split) for split in SPLITS}
-    directories = {split: path for split, path in folders.items() if os.path.isdir(path)}
-    if "train" not in directories:
-        directories = {"train": directory}
+    directories = _split_folders(Path(directory))
     return add_record_task(
         name,
         functools.cache(lambda split: UserDataSource(directories[split])),  # its index of the files is made once
@@ -184,3 +180,21 @@ def add_user_task(
         renderer,
         vocabulary,
     )
+
+
+def _split_folders(directory: Path) -> dict[str, Path]:
+    """Where each split of a user's data lies. What is in no split would be lost, or training would see validation."""
+    if not directory.exists():
+        raise UserError(f"no data at {directory}: give a directory of .jsonl or .parquet files")
+    folders = {split: directory / split for split in SPLITS if (directory / split).is_dir()}
+    if not folders:
+        return {"train": directory}
+    visible = (path.relative_to(directory) for path in directory.rglob("*") if path.name.endswith(SUFFIXES))
+    outside = sorted(path for path in visible if path.parts[0] not in folders and not path.parts[0].startswith("."))
+    if outside or "train" not in folders:
+        problem = f"{outside[0]} is in neither" if outside else "there is no train/"
+        raise UserError(
+            f"{directory} has {' and '.join(f'{split}/' for split in folders)}, but {problem}; put every file"
+            " into train/ or validation/, or elsewhere"
+        )
+    return folders

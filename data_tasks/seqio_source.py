@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import seqio
 
 from data_tasks.records import RecordDataSource, RenderAndTokenize
+from data_tasks.settings import DataSettings, current, restore
 from data_tasks.vocabularies import HephaestusVocabulary
 from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.data.task import Rejected, TokenizedRecord, TokenSource
@@ -30,14 +31,17 @@ class SeqioTokens:
 
     Attributes:
         modules: modules to import in a worker, so that the Task is registered there too.
+        settings: those in force, which a worker must share: the Task's vocabulary may be theirs.
     """
 
     name: str
     split: str
     modules: tuple[str, ...] = ()
+    settings: DataSettings = field(default_factory=current)
 
     @cached_property
     def _task(self) -> seqio.Task:
+        restore(self.settings)
         for module in self.modules:
             importlib.import_module(module)
         return seqio.TaskRegistry.get(self.name)

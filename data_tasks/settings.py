@@ -72,3 +72,9 @@ def configure(
         changes["renderer"] = renderer
     _current = dataclasses.replace(current(), **changes)
     return _current
+
+
+def restore(settings: DataSettings) -> None:
+    """Puts `settings` in force: those of the process that started this one."""
+    global _current
+    _current = settings

@@ -83,8 +83,11 @@ def main() -> None:
         title = f"{Path(args.caches).name or args.caches}: decoded rows"
         about = f"{args.caches}" + (f", rows that hold {args.search!r}" if args.search else "")
         pieces = [next(html := html_page(rows, title, about, highlight)), *html]
-        args.html.parent.mkdir(parents=True, exist_ok=True)
-        args.html.write_text("".join(pieces), encoding="utf-8")
+        try:
+            args.html.parent.mkdir(parents=True, exist_ok=True)
+            args.html.write_text("".join(pieces), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write {args.html}: {error.strerror}; give --html another file") from error
         print(f"wrote {args.html} ({args.html.stat().st_size / 1e6:.1f} MB)")
         return
     coloured = args.color == "always"

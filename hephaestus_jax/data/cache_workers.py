@@ -69,9 +69,10 @@ def build_units(
         return
     left = sum(stop - start for start, stop in map(job.bounds, missing))
     label = f"tokenise and pack {source.name} {source.split}"
+    alone = min(workers, len(missing)) == 1  # starting a process takes longer than most single units
     tokens, started = 0, time.monotonic()
     with Progress(label, "records", left) as progress:
-        for summary in _in_this_process(job, missing) if workers == 1 else _in_workers(job, missing, workers):
+        for summary in _in_this_process(job, missing) if alone else _in_workers(job, missing, workers):
             tokens += summary.tokens
             rate = tokens / (time.monotonic() - started)
             progress.label = f"{label}, {tokens / 1e6:,.2f}M tokens at {rate / 1e6:,.3f}M tokens/s"

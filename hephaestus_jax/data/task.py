@@ -19,7 +19,7 @@ import numpy as np
 
 from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import Record, digest, record_id
+from hephaestus_jax.formats.records import Record, Trajectory, digest, record_id
 from hephaestus_jax.formats.spans import Renderer
 from hephaestus_jax.formats.store import Corpus
 
@@ -140,18 +140,23 @@ class RenderedTask:
 
     def _read_batch(self, start: int, stop: int) -> Iterator[TokenizedRecord | Rejected]:
         from hephaestus_jax.data.tokenization import tokenize
-        from hephaestus_jax.data.vocabularies import load_vocabulary
+        from hephaestus_jax.data.vocabularies import check_unicode, load_vocabulary
 
         results: list[TokenizedRecord | Rejected | None] = []
-        renderings, kept = [], []
+        renderings, kept, with_turns = [], [], False
         for record in self.source.read(start, stop):
             try:
-                renderings.append(self.renderer.render(record))
+                rendering = self.renderer.render(record)
+                check_unicode(rendering.text)
+                renderings.append(rendering)
+                with_turns |= isinstance(record, Trajectory)
                 kept.append((len(results), record_id(record), record.provenance))
                 results.append(None)
             except UserError as error:
                 results.append(Rejected(record_id(record), str(error)))
-        tokenized = tokenize(renderings, load_vocabulary(self.vocabulary))
+        # documents can be tokenised with any vocabulary, trajectories only with one that has their family's controls
+        controls = self.renderer.controls if with_turns else ()
+        tokenized = tokenize(renderings, load_vocabulary(self.vocabulary), controls)
         for (slot, identifier, where), tokens in zip(kept, tokenized, strict=True):
             origin = Origin(where.source, where.version, where.licence)
             results[slot] = TokenizedRecord(identifier, origin, tokens.tokens_T, tokens.weights_T, tokens.carry)

@@ -25,7 +25,6 @@ from hephaestus_jax.forge.python_source import Definition, Edit, Source, Unparse
 _ROUNDS = 12  # a chain of names bound to names; longer ones fall to the coarse cut
 _TRIPLE = re.compile(r"(?i)(?:r|u|b|br|rb)?(\"\"\"|''')")
 _CLOSING = re.compile(r"\s*\)")
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -53,17 +52,7 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
         Unparseable: the text is not Python to begin with.
     """
     source = Source(text, parse(text), offsets)
-    hits = set(offsets)
-    attempts = []
-    for _ in range(_ROUNDS):
-        cutter = _Cutter(source, sorted(hits), words)
-        cutter.module()
-        more = hits | cutter.uses_of_lost_names()
-        if more == hits:
-            attempts.append(cutter.edits)
-            break
-        hits = more
-    for edits in (*attempts, source.top_level_edits(hits, words)):
+    for edits in _attempts(source, set(offsets), words):
         kept = disjoint(edits)
         made = apply(text, kept)
         try:
@@ -73,6 +62,19 @@ def cut_python(text: str, offsets: Sequence[int], words: frozenset[str]) -> Pyth
         definitions = sum(edit.is_definition for edit in kept)
         return PythonCut(made, definitions, len(kept) - definitions)
     return None
+
+
+def _attempts(source: Source, hits: set[int], words: frozenset[str]) -> Iterator[list[Edit]]:
+    """The fine cut, and a coarse one in case that something does not parse after the fine one."""
+    for _ in range(_ROUNDS):
+        cutter = _Cutter(source, sorted(hits), words)
+        cutter.module()
+        more = hits | cutter.uses_of_lost_names()
+        if more == hits:
+            yield cutter.edits
+            break
+        hits = more
+    yield source.top_level_edits(hits, words)
 
 
 class _Cutter:
@@ -254,10 +256,12 @@ class _Cutter:
 
     def uses_of_lost_names(self) -> set[int]:
         """Offsets of the places that read what the cut statements bound."""
-        found = {
-            self.source.span(node)[0]
-            for node in _reads(self.source.tree, frozenset(n for n in self._lost if n.strip("_") and n[:2] != "__"))
-        }
+        found = set()
+        for name in self._lost:
+            if name.strip("_") and not name.startswith("__"):
+                for read, functions in self.source.reads.get(name, ()):
+                    if not any(name in _local_names(function) for function in functions):
+                        found.add(self.source.span(read)[0])
         for owner, names in self._lost_attributes.items():
             for node in ast.walk(owner):
                 match node:
@@ -322,20 +326,6 @@ def _own_attributes(statement: ast.Assign | ast.AnnAssign) -> set[str]:
         for node in ast.walk(target)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
     }
-
-
-def _reads(tree: ast.AST, names: frozenset[str]) -> Iterator[ast.Name]:
-    """The places where module-level `names` are read, functions that bind them themselves left out."""
-    queue: list[tuple[ast.AST, frozenset[str]]] = [(tree, names)] if names else []
-    while queue:
-        node, visible = queue.pop()
-        if isinstance(node, _SCOPES):
-            visible -= _local_names(node)
-            if not visible:
-                continue
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in visible:
-            yield node
-        queue.extend((child, visible) for child in ast.iter_child_nodes(node))
 
 
 def _local_names(function: ast.AST) -> set[str]:

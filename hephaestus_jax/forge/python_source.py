@@ -10,6 +10,7 @@ import tokenize
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 _SEMICOLON_BEFORE = re.compile(r"\s*;\s*$")
 _SEMICOLON_AFTER = re.compile(r"[ \t]*;[ \t]*")
@@ -56,6 +57,7 @@ class Source:
         for line in self.lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._ascii = text.isascii()
+        self._spans: dict[ast.AST, tuple[int, int]] = {}
         # finding the comments is slow, and they matter only where a hit may be in one
         in_comment = any("#" in text[self.line_start(offset) : offset] for offset in offsets)
         self.comments = list(self._comments()) if in_comment else []
@@ -67,8 +69,27 @@ class Source:
             column = len(text.encode("utf-8", "surrogatepass")[:column].decode("utf-8", "surrogatepass"))
         return self._starts[line - 1] + column
 
+    @cached_property
+    def reads(self) -> dict[str, list[tuple[ast.Name, tuple[ast.AST, ...]]]]:
+        """Where every name is read, each place with the functions around it."""
+        found: dict[str, list[tuple[ast.Name, tuple[ast.AST, ...]]]] = {}
+        queue: list[tuple[ast.AST, tuple[ast.AST, ...]]] = [(self.tree, ())]
+        while queue:
+            node, around = queue.pop()
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                found.setdefault(node.id, []).append((node, around))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                around = (*around, node)
+            queue.extend((child, around) for child in ast.iter_child_nodes(node))
+        return found
+
     def span(self, node: ast.AST) -> tuple[int, int]:
         """Start and end of a node, the decorators of a definition included."""
+        if (span := self._spans.get(node)) is None:
+            span = self._spans[node] = self._span(node)
+        return span
+
+    def _span(self, node: ast.AST) -> tuple[int, int]:
         start = self.offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]
         if decorators := getattr(node, "decorator_list", None):
             first = decorators[0]
@@ -138,12 +159,13 @@ class Source:
 
     def top_level_edits(self, hits: Iterable[int], words: frozenset[str]) -> list[Edit]:
         """A coarse cut: whole statements of the module, and whole comments."""
-        edits = [self.removal(s, words) for s in self.tree.body if any(within(hit, self.span(s)) for hit in hits)]
+        hits = sorted(hits)
+        edits = []
+        for statement in self.tree.body:
+            start, end = self.span(statement)
+            if bisect.bisect_left(hits, start) < bisect.bisect_left(hits, end):
+                edits.append(self.removal(statement, words))
         return edits + [self.comment_removal(*place) for place in set(map(self.comment_at, hits)) if place]
-
-
-def within(offset: int, span: tuple[int, int]) -> bool:
-    return span[0] <= offset < span[1]
 
 
 def disjoint(edits: Iterable[Edit]) -> list[Edit]:

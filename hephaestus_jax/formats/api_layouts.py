@@ -62,7 +62,7 @@ def docstring(doc: ApiDoc, depth: int) -> str:
     quotes = 'r"""' if "\\" in body else '"""'
     body = body.replace('"""', r"\"\"\"")
     head = f"# {_told(module, _origin(doc), ' - ')}\n" if module or _origin(doc) else ""
-    return f'{head}def {signature_of(doc)}:\n{_indented(quotes + body)}\n    """\n'
+    return f'{head}{_definition(doc)}:\n{_indented(quotes + body)}\n    """\n'
 
 
 def tool_definition(doc: ApiDoc, depth: int) -> str:
@@ -91,7 +91,7 @@ LAYOUTS: dict[str, Callable[[ApiDoc, int], str]] = {
 def layout_of(doc: ApiDoc, layouts: tuple[str, ...], draw: int) -> str:
     """The layout that the number `draw` chooses; a documented Python function must be one that Python can define."""
     chosen = layouts[draw % len(layouts)]
-    if chosen != "docstring" or (has_python_name(doc) and _parsed(f"def {signature_of(doc)}: ...") is not None):
+    if chosen != "docstring" or (has_python_name(doc) and _parsed(f"{_definition(doc)}: ...") is not None):
         return chosen
     others = [name for name in layouts if name != "docstring"] or ["markdown"]
     return others[draw // len(layouts) % len(others)]
@@ -109,13 +109,19 @@ def signature_of(doc: ApiDoc) -> str:
         return doc.signature
     if not doc.signature:
         fields = sorted(fields_of(doc.parameters, 1, python=True), key=lambda field: not field.required)
-        stated = [field.name if field.required else f"{field.name}={field.default or '...'}" for field in fields]
+        whole = [field.required or field.name.startswith("*") for field in fields]
+        stated = [f.name if w else f"{f.name}={f.default or '...'}" for f, w in zip(fields, whole, strict=True)]
         return f"{name}({', '.join(stated)})"
-    signature = doc.signature.removeprefix("def ").removesuffix(":")
-    if signature.startswith("("):
-        return name + signature
+    prefix = "async " if doc.signature.startswith("async ") else ""
+    signature = doc.signature.removeprefix(prefix).removeprefix("def ").removesuffix(":")
     head, bracket, rest = signature.partition("(")
-    return head.rpartition(".")[2] + bracket + rest
+    return prefix + (head.rpartition(".")[2] or name) + bracket + rest
+
+
+def _definition(doc: ApiDoc) -> str:
+    """What stands before the colon of a Python definition."""
+    signature = signature_of(doc)
+    return f"async def {signature.removeprefix('async ')}" if signature.startswith("async ") else f"def {signature}"
 
 
 def shown(example: ApiExample, python: bool) -> str:

@@ -16,7 +16,7 @@ from hephaestus_jax.formats.api_layouts import LAYOUTS, layout_of
 from hephaestus_jax.formats.records import ApiDoc, Document, Record, digest
 from hephaestus_jax.formats.spans import BOS, EOS, SEAM, Rendering, Span
 
-FORMAT = 2  # raised whenever the same record is rendered differently
+FORMAT = 3  # raised whenever the same record is rendered differently
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ its `details`. Reading normalises: writing a trajectory and reading it again giv
   called `reasoning` or `thinking`) that of the first action. Calls that follow each other are parallel calls.
 * A tool's result answers the open call with its `tool_call_id`, else the oldest open call of its `name`, else the
   oldest open call. Calls and results without an id get one (`call_000001`, …).
-* `content` may be a list of parts: runs of text become one step, each image a step of its own.
+* `content` may be a list of parts: runs of text become one step, each image a step of its own. What an assistant says
+  in `refusal` instead of `content` is its text.
 * `weight: 0` of an assistant's message (OpenAI's "do not train on this") becomes the outcome "error" of its steps.
 * `arguments` may be a JSON string or an object; `""` and null stand for no arguments. `function_call` and `functions`,
   the API's earlier names, are read too.
@@ -17,8 +18,11 @@ its `details`. Reading normalises: writing a trajectory and reading it again giv
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import count
 from typing import Any
 
 from hephaestus_jax.errors import UserError
@@ -51,6 +55,7 @@ _MESSAGE_KEYS = {
     "function": {"role", "content", "tool_call_id", "name"},
 }
 _ROW_KEYS = {"messages", "tools", "functions", "id"}
+_MADE_UP_ID = re.compile(r"call_\d{6,}")
 _SEPARATOR = "\n\n"  # between several leading system messages
 
 
@@ -62,7 +67,7 @@ def trajectory_from_messages(value: Json, provenance: Provenance) -> Trajectory:
     """
     row = _object(value, "the row")
     messages = _list(_decoded(row.get("messages"), "messages"), "messages")
-    reader = _Reader()
+    reader = _Reader(messages)
     for index, message in enumerate(messages):
         reader.read(_object(message, f"messages[{index}]"), f"messages[{index}]")
     if not reader.steps:
@@ -91,6 +96,7 @@ def trajectory_from_messages(value: Json, provenance: Provenance) -> Trajectory:
 class _Reader:
     """Collects the steps of one conversation and pairs results with calls."""
 
+    messages: list[Json]
     steps: list[Step] = field(default_factory=list)
     system: list[str] = field(default_factory=list)
     leftovers: dict[str, Json] = field(default_factory=dict)  # keys of messages that no step has a field for
@@ -102,6 +108,8 @@ class _Reader:
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
             raise UserError(f"{place}.role: {role!r} is none of {', '.join(ROLES)}")
+        if role == "assistant" and message.get("refusal") and not message.get("content"):
+            message = {**message, "content": message["refusal"], "refusal": None}
         unknown = {k: v for k, v in message.items() if k not in _MESSAGE_KEYS[role] and v is not None}
         if role == "assistant":
             self._act(message, place)
@@ -122,7 +130,7 @@ class _Reader:
         thought = next((message[key] for key in _REASONING if message.get(key)), None)
         if thought is not None and not isinstance(thought, str):
             raise UserError(f"{place}.reasoning_content: expected a string, found {type(thought).__name__}")
-        outcome: Outcome = "error" if _weight(message, place) == 0 else "unknown"
+        outcome = _outcome(message, place)
         calls = _calls(message, place)
         if not calls:
             self.steps.append(MessageAction(text, reasoning_content=thought, outcome=outcome))
@@ -142,9 +150,16 @@ class _Reader:
                 )
             )
 
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        """All that looks like a made-up id, anywhere in the messages."""
+        return frozenset(_MADE_UP_ID.findall(str(self.messages)))
+
     def _fresh_id(self) -> str:
         self.given += 1
-        return f"call_{self.given:06d}"
+        while (call_id := f"call_{self.given:06d}") in self._taken:
+            self.given += 1
+        return call_id
 
     def _answer(self, message: Mapping[str, Json], place: str) -> None:
         stated = message.get("tool_call_id") or None
@@ -204,12 +219,14 @@ def trajectory_to_messages(trajectory: Trajectory) -> dict[str, Json]:
 
 def _call_ids(steps: tuple[Step, ...]) -> dict[int, str]:
     """The id of every call and of its result, by step index; calls without an id get one."""
+    taken = {getattr(step, "tool_call_id", None) for step in steps}
+    fresh = (call_id for number in count(1) if (call_id := f"call_{number:06d}") not in taken)
     ids: dict[int, str] = {}
     open_calls: list[int] = []
     for index, step in enumerate(steps):
         stated = getattr(step, "tool_call_id", None)
         if isinstance(step, ApiAction | CodeAction):
-            ids[index] = stated or f"call_{len(ids) + 1:06d}"
+            ids[index] = stated or next(fresh)
             open_calls.append(index)
         elif not isinstance(step, Action):
             answered = [call for call in open_calls if ids[call] == stated][-1:]
@@ -273,13 +290,11 @@ def _written_tool(tool: Tool) -> dict[str, Json]:
 # The parts of a message.
 
 
-def _weight(message: Mapping[str, Json], place: str) -> float:
-    weight = message.get("weight")
-    if weight is None:
-        return 1.0
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
+def _outcome(message: Mapping[str, Json], place: str) -> Outcome:
+    weight = message.get("weight", 1)
+    if isinstance(weight, bool) or weight not in (None, 0, 1):
         raise UserError(f"{place}.weight: expected 0 or 1, found {weight!r}")
-    return float(weight)
+    return "error" if weight == 0 else "unknown"
 
 
 def _calls(message: Mapping[str, Json], place: str) -> list[tuple[str, Mapping[str, Json], str | None]]:
@@ -323,11 +338,12 @@ def _parts(content: Json, place: str) -> list[str | _Image]:
         where = f"{place}[{index}]"
         fields = _object(part, where)
         kind = fields.get("type")
-        if kind in ("text", "input_text", "output_text") and isinstance(fields.get("text"), str):
+        text = fields.get("refusal" if kind == "refusal" else "text")
+        if kind in ("text", "input_text", "output_text", "refusal") and isinstance(text, str):
             if parts and isinstance(parts[-1], str):
-                parts[-1] += fields["text"]
+                parts[-1] += text
             else:
-                parts.append(fields["text"])
+                parts.append(text)
         elif kind in ("image_url", "input_image", "image") and (url := _image_url(fields)):
             parts.append(_Image(url))
         else:

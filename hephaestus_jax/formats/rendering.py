@@ -7,7 +7,7 @@ from functools import cached_property
 
 from hephaestus_jax.formats.chat import chat_renderer
 from hephaestus_jax.formats.documents import ApiDocRenderer, CodeRenderer, TextRenderer
-from hephaestus_jax.formats.records import ApiDoc, Record, Trajectory, digest
+from hephaestus_jax.formats.records import Record, Trajectory, digest, slice_of
 from hephaestus_jax.formats.spans import Renderer, Rendering
 
 
@@ -35,7 +35,7 @@ class RecordRenderer:
     @cached_property
     def _documents(self) -> dict[str, Renderer]:
         return {
-            "api_doc": ApiDocRenderer(metadata=self.metadata),
+            "agent_docs": ApiDocRenderer(metadata=self.metadata),
             "code": CodeRenderer(metadata=self.metadata),
             "text": TextRenderer(metadata=self.metadata),
         }
@@ -57,5 +57,4 @@ class RecordRenderer:
         """
         if isinstance(record, Trajectory):
             return self._chat.render(record)
-        kind = "api_doc" if isinstance(record, ApiDoc) else record.slice
-        return self._documents["code" if kind == "code" else "api_doc" if kind == "api_doc" else "text"].render(record)
+        return self._documents.get(slice_of(record), self._documents["text"]).render(record)

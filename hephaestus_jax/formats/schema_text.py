@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hephaestus_jax.formats.records import Json
 
 PYTHON_TYPE = "x-python-type"  # a Python annotation beside (or instead of) a JSON type
+PYTHON_DEFAULT = "x-python-default"  # a default that is no JSON value, as Python source
+PYTHON_KIND = "x-python-kind"  # "*" or "**" for a parameter that takes all further arguments
 MAX_ENUM = 24  # values of an enumeration that are listed
 
 _CONSTRAINTS = {
@@ -39,7 +41,7 @@ _PYTHON_NAMES = {
 class Field:
     """One parameter, or one field of a nested object."""
 
-    name: str
+    name: str  # with the stars of a Python parameter that takes all further arguments
     type: str  # "" when nothing is known
     required: bool
     description: str
@@ -60,13 +62,13 @@ def fields_of(schema: Json, depth: int, python: bool = False) -> tuple[Field, ..
 
 def _field(name: str, schema: Json, required: bool, depth: int, python: bool) -> Field:
     stated: Mapping[str, Json] = schema if isinstance(schema, Mapping) else {}
-    description = stated.get("description")
+    default = _value(stated["default"], python) if "default" in stated else _text(stated.get(PYTHON_DEFAULT)) or None
     return Field(
-        name=name,
+        name=_text(stated.get(PYTHON_KIND)) + name,
         type=type_text(schema, python),
         required=required,
-        description=description.strip() if isinstance(description, str) else "",
-        default=_value(stated["default"], python) if "default" in stated else None,
+        description=_text(stated.get("description")).strip(),
+        default=default,
         constraints=", ".join(f"{words} {stated[key]}" for key, words in _CONSTRAINTS.items() if key in stated),
         fields=fields_of(schema, depth - 1, python),
     )
@@ -121,8 +123,7 @@ def type_text(schema: Json, python: bool = False) -> str:
 
 def title_of(schema: Json) -> str:
     """What the schema calls its value, "" if it does not say."""
-    title = schema.get("title") if isinstance(schema, Mapping) else None
-    return title if isinstance(title, str) else ""
+    return _text(schema.get("title")) if isinstance(schema, Mapping) else ""
 
 
 def _simple(kind: Json, schema: Mapping[str, Json], python: bool) -> str:
@@ -143,10 +144,12 @@ def _value(value: Json, python: bool) -> str:
 
 
 def pruned(schema: Json, depth: int) -> Json:
-    """The schema as a tool definition carries it: nested fields to `depth` levels, Python types told in words."""
+    """The schema as a tool definition carries it: nested fields to `depth` levels, what is Python's own in words."""
     if not isinstance(schema, Mapping):
         return schema
-    kept = {key: value for key, value in schema.items() if key != PYTHON_TYPE and not key.startswith("$")}
+    kept = {key: value for key, value in schema.items() if not key.startswith(("$", "x-python-"))}
+    if default := _text(schema.get(PYTHON_DEFAULT)):
+        kept["description"] = f"{_text(kept.get('description'))} Defaults to {default}.".strip()
     if isinstance(reference := schema.get("$ref"), str):
         kept["description"] = _joined(reference.rsplit("/", 1)[-1], kept.get("description"))
     stated = schema.get(PYTHON_TYPE)
@@ -168,6 +171,10 @@ def pruned(schema: Json, depth: int) -> Json:
 
 def _joined(lead: str, description: Json) -> str:
     return f"{lead}: {description}" if isinstance(description, str) and description else lead
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _sequence(value: Json) -> list[Json]:

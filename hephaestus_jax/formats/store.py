@@ -4,7 +4,8 @@
     DIR/<slice>/<split>/00000-<first 12 digits of the shard's sha256>.parquet
 
 Records are sorted by id and cut into shards of a fixed number of records, so the bytes depend on the records alone and
-never on how many workers made them. A corpus is written beside its final name and renamed when whole.
+never on how many workers made them. The keys of a record keep their order, which is that of an API's parameters and of
+a call's arguments. A corpus is written beside its final name and renamed when whole.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import Json, Record, canonical_json, digest, from_json, record_id, to_json
+from hephaestus_jax.formats.records import Json, Record, digest, from_json, record_id, to_json
 
 FORMAT = 1
 SHARD_RECORDS = 16_384
@@ -123,7 +124,8 @@ def write_corpus(
 ) -> Corpus:
     """Writes `records`, given per (slice, split), and the manifest; replaces a corpus of the same name.
 
-    Records with equal ids are written once. `about` goes into the manifest beside the shards.
+    Of records with equal ids, which differ in `processing` or in the order of keys if at all, one is written. `about`
+    goes into the manifest beside the shards.
     """
     directory = Path(directory)
     partial = directory.with_name(directory.name + ".partial")
@@ -131,7 +133,7 @@ def write_corpus(
     slices: dict[str, dict[str, list[Json]]] = {}
     for (slice_name, split), group in sorted(records.items()):
         shards = slices.setdefault(slice_name, {}).setdefault(split, [])
-        rows = sorted({record_id(record): record for record in map(_storable, group)}.items())
+        rows = _distinct(group)
         for start in range(0, len(rows), SHARD_RECORDS):
             folder = partial / slice_name / split
             shard = _write_shard(folder, len(shards), rows[start : start + SHARD_RECORDS])
@@ -145,13 +147,24 @@ def write_corpus(
     return Corpus(directory)
 
 
+def _distinct(records: Iterable[Record]) -> list[tuple[str, Record]]:
+    """Ids and records in id order; of equal ids the first in order of their texts, whichever came first."""
+    rows: dict[str, Record] = {}
+    for record in map(_storable, records):
+        identifier = record_id(record)
+        known = rows.get(identifier)
+        if known is None or _text(record) < _text(known):
+            rows[identifier] = record
+    return sorted(rows.items())
+
+
 def _write_shard(folder: Path, number: int, rows: list[tuple[str, Record]]) -> Shard:
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, list[str]] = {name: [] for name in _SCHEMA.names}
     for identifier, record in rows:
         origin = record.provenance
         values = (identifier, origin.source, origin.version, origin.licence, origin.host, origin.path)
-        for name, value in zip(_SCHEMA.names, (*values, canonical_json(to_json(record))), strict=True):
+        for name, value in zip(_SCHEMA.names, (*values, _text(record)), strict=True):
             columns[name].append(value)
     unnamed = folder / f"{number:05d}.partial"
     pq.write_table(pa.table(columns, schema=_SCHEMA), unnamed, compression="zstd", row_group_size=ROW_GROUP_RECORDS)
@@ -163,12 +176,16 @@ def _write_shard(folder: Path, number: int, rows: list[tuple[str, Record]]) -> S
 
 def _storable(record: Record) -> Record:
     """The record itself, or with U+FFFD for lone surrogates: legal in Python and JSON, but not in UTF-8."""
-    text = canonical_json(to_json(record))
+    text = _text(record)
     try:
         text.encode()
         return record
     except UnicodeEncodeError:
         return from_json(json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")))
+
+
+def _text(record: Record) -> str:
+    return json.dumps(to_json(record), ensure_ascii=False, separators=(",", ":"))
 
 
 def _sha256(path: Path) -> str:

@@ -21,6 +21,7 @@ from hephaestus_jax.formats.store import Corpus
 from hephaestus_jax.progress import Progress
 from hephaestus_jax.reports.rows import InspectedRow, InspectedSegment, InspectedToken
 
+MAX_ROWS = 1 << 60  # of a run: row numbers and what is counted from them are 64-bit integers
 SEARCH_ROWS = 128  # rows read at a time while searching
 
 
@@ -47,7 +48,10 @@ class Inspection:
             UserError: neither a cache nor a mixture, another vocabulary, or no such task.
         """
         if not url.endswith(".json") and not Storage(url).exists("mixture.json"):
-            return cls(vocabulary, (Cache.open(url),))
+            cache = Cache.open(url)
+            if task not in ("", cache.manifest.task):
+                raise UserError(f"{url} is the cache of task {cache.manifest.task!r}, not of {task!r}; give another")
+            return cls(vocabulary, (cache,))
         mixture = open_mixture(url)
         caches = [*sorted(mixture.caches.items()), *sorted(mixture.validation.items())]
         chosen = tuple(cache for name, cache in caches if not task or name == task)
@@ -64,6 +68,8 @@ class Inspection:
         """
         if min(numbers, default=0) < 0:
             raise UserError(f"row {min(numbers)} is negative; rows are counted from 0")
+        if max(numbers, default=0) >= MAX_ROWS:
+            raise UserError(f"row {max(numbers)} is beyond every run; rows are below {MAX_ROWS}")
         if self.mixture is None:
             cache = self.caches[0]  # of a task, the training split comes first
             for number in numbers:

@@ -55,8 +55,8 @@ def html_page(rows: Iterable[InspectedRow], title: str, about: str = "", highlig
     yield "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
     yield f"<title>{escape(visible(title))}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
     yield f"<h1>{escape(visible(title))}</h1>\n<div class='about'>{escape(visible(about))}</div>\n{_legend()}"
-    for row in rows:
-        yield from _row(row, highlight)
+    for number, row in enumerate(rows):
+        yield from _row(row, f"r{number}", highlight)
     yield "</body>\n</html>\n"
 
 
@@ -77,22 +77,23 @@ def _legend() -> str:
     return f"<div class='legend'>\n{shown}{toggles}</div>\n"
 
 
-def _row(row: InspectedRow, highlight: str) -> Iterator[str]:
+def _row(row: InspectedRow, anchor: str, highlight: str) -> Iterator[str]:
+    # anchors count the rows of the page: several caches may have a row of the same number
     yield f"<h2>{escape(visible(row.title))}</h2>\n<div class='strip' aria-hidden='true'>"
     for index, segment in enumerate(row.segments):
         share = 100 * len(segment.tokens) / max(1, row.length)
         name = escape(visible(segment.source), quote=True)
-        yield f"<a href='#r{row.row}s{index}' title='{name}' style='--hue:{_hue(index)};width:{share:.3f}%'></a>"
+        yield f"<a href='#{anchor}s{index}' title='{name}' style='--hue:{_hue(index)};width:{share:.3f}%'></a>"
     yield "</div>\n"
     for index, segment in enumerate(row.segments):
-        yield from _segment(row, index, segment, highlight)
+        yield from _segment(f"{anchor}s{index}", index, segment, highlight)
     if padding := row.length - row.tokens:
         yield f"<div class='padding'>{padding:,} positions of padding</div>\n"
 
 
-def _segment(row: InspectedRow, index: int, segment: InspectedSegment, highlight: str) -> Iterator[str]:
+def _segment(anchor: str, index: int, segment: InspectedSegment, highlight: str) -> Iterator[str]:
     origin, *facts = (escape(visible(fact)) for fact in segment_facts(segment))
-    yield f"<section class='segment' id='r{row.row}s{index}' style='--hue:{_hue(index)}'>\n<header>"
+    yield f"<section class='segment' id='{anchor}' style='--hue:{_hue(index)}'>\n<header>"
     yield f"<b>{index + 1} · {origin}</b>" + "".join(f"<span class='facts'>{fact}</span>" for fact in facts)
     yield f"<span class='facts'>record <code>{escape(visible(segment.record_id))}</code></span></header>\n<pre>"
     for token, hit in zip(segment.tokens, segment.matches(highlight), strict=True):

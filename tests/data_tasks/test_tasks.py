@@ -1,6 +1,7 @@
 """seqio sees ordinary Tasks and Mixtures; the cache builder sees the same tokens in batches."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from data_tasks.caching import CacheRequest, StageRequest, build_mixture
 from data_tasks.seqio_source import SeqioTokens, tasks_and_rates, token_source
 from data_tasks.vocabularies import HephaestusVocabulary
 from hephaestus_jax.data.cache import Cache
+from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_sentencepiece
 from hephaestus_jax.data.task import RenderedTask
 from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
@@ -235,3 +237,23 @@ def test_the_command_says_in_one_line_what_is_wrong(
     assert result.returncode == 2
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and message in last and "Traceback" not in result.stderr
+
+
+def test_documents_need_no_control_tokens_of_a_chat_family_and_trajectories_do(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    train_sentencepiece([f"Item {n} is on sale.\n" * 3 for n in range(300)], plain, VocabularyConfig(size=300))
+    data_tasks.configure(vocabulary=plain)
+    assert len(list(token_source(seqio.TaskRegistry.get("text"), "validation").read(0, 20))) == 20
+    with pytest.raises(UserError, match=re.escape("<|start_header_id|>")):
+        list(token_source(seqio.TaskRegistry.get("agent_trajectories"), "validation").read(0, 20))
+
+
+def test_a_record_that_is_no_unicode_is_rejected_alone(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "good"}\n{"text": "half \\ud83d a pair"}\n{"text": "good too"}\n')
+    data_tasks.add_user_task("halves", tmp_path)
+    try:
+        source = token_source(seqio.TaskRegistry.get("halves"), "train")
+        kinds = [type(result).__name__ for result in source.read(0, source.count())]
+        assert kinds.count("TokenizedRecord") == 2 and len(kinds) + source.source.quarantine.total == 3
+    finally:
+        _unregister("halves")

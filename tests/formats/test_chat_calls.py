@@ -121,6 +121,7 @@ READ = [
      [Call("f", {"a": 1}), Call("g", {"b": "</execute>"})]),
     ("code_action", "````python\n```\nf()\n````", [Call("python", {"code": "```\nf()"})]),
     ("code_action", "<execute>\n</execute>", [Call("python", {"code": ""})]),
+    ("code_action", "```python\nsketch()\n```\n<execute>\nf()\n</execute>", [Call("f", {})]),
     ("code_action", "<execute>\nf(1)\n</execute>", [Call("python", {"code": "f(1)"})]),
     ("code_action", "<execute>\nf(a={1})\n</execute>", [Call("python", {"code": "f(a={1})"})]),
     ("code_action", "<execute>\nf(a=(1,))\n</execute>", [Call("python", {"code": "f(a=(1,))"})]),

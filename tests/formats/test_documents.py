@@ -4,6 +4,7 @@ import ast
 import doctest
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -190,6 +191,27 @@ def test_the_signature_is_made_of_the_parameters_when_none_is_stated():
     assert signature_of(ApiDoc("m.f", "m", "", NUMPY, parameters=parameters)) == "f(x, y='a')"
     assert signature_of(ApiDoc("m.C.f", "m", "", NUMPY, signature="(self, x)")) == "f(self, x)"
     assert signature_of(ApiDoc("m.C.f", "m", "", NUMPY, signature="m.C.f(self, x=g.h(1))")) == "f(self, x=g.h(1))"
+
+
+def test_asynchronous_functions_are_defined_as_such():
+    doc = ApiDoc("m.f", "m", "", NUMPY, signature="async f(x)")
+    for stated in ("async f(x)", "async def f(x):", "async def m.f(x)", "async (x)"):
+        assert signature_of(replace(doc, signature=stated)) == "async f(x)"
+    assert layout_of(doc, ("docstring", "markdown"), 0) == "docstring"
+    assert "\nasync def f(x):\n" in LAYOUTS["docstring"](doc, 3)
+
+
+def test_what_only_python_can_say_is_said_in_words():
+    properties = {
+        "shape": {"type": "array", "x-python-default": "tuple()", "description": "Lengths."},
+        "rest": {"type": "array", "x-python-kind": "*"},
+    }
+    doc = ApiDoc("m.f", "m", "", NUMPY, parameters={"type": "object", "properties": properties})
+    assert signature_of(doc) == "f(shape=tuple(), *rest)"
+    assert "- `shape` (`list`, optional, default `tuple()`): Lengths.\n- `*rest` (" in LAYOUTS["markdown"](doc, 3)
+    assert "shape (list, optional): Lengths. Defaults to tuple().\n" in LAYOUTS["docstring"](doc, 3)
+    definition = LAYOUTS["tool_definition"](doc, 3)
+    assert '"description": "Lengths. Defaults to tuple()."' in definition and "x-python" not in definition
 
 
 def test_several_results_are_told_by_name():

@@ -1,6 +1,7 @@
 """Conversations in OpenAI's form: read completely, written back, malformed ones refused with their place."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -87,6 +88,17 @@ def test_missing_ids_are_paired_by_name_then_order():
     assert made.steps[-1].content == ""
 
 
+def test_an_id_that_is_made_up_is_none_of_the_conversations_own():
+    made = read(
+        {"role": "assistant", "tool_calls": [call("a", "{}"), call("b", "{}", "call_000001")]},
+        {"role": "tool", "tool_call_id": "call_000001", "content": "from b"},
+        {"role": "tool", "content": "from a"},
+    )
+    assert [step.tool_call_id for step in made.steps] == ["call_000002", "call_000001", "call_000001", "call_000002"]
+    steps = (replace(made.steps[0], tool_call_id=None), *made.steps[1:3], replace(made.steps[3], tool_call_id=None))
+    assert trajectory_to_messages(replace(made, steps=steps)) == trajectory_to_messages(made)
+
+
 def test_an_id_that_only_the_result_has_goes_to_its_call():
     result = {"role": "tool", "tool_call_id": "x", "content": "1"}
     made = read({"role": "assistant", "tool_calls": [call("a", "{}")]}, result)
@@ -131,6 +143,14 @@ def test_a_message_that_is_not_to_be_trained_on_is_an_error_step():
     assert made.steps[1] == MessageAction("wrong", outcome="error")
     assert trajectory_to_messages(made)["messages"][1]["weight"] == 0
     assert read({"role": "assistant", "content": "right", "weight": 1}).steps[0].outcome == "unknown"
+
+
+def test_a_refusal_is_what_the_assistant_says():
+    refused = MessageAction("I will not.")
+    assert read({"role": "assistant", "content": None, "refusal": "I will not."}).steps == (refused,)
+    assert read({"role": "assistant", "content": [{"type": "refusal", "refusal": "I will not."}]}).steps == (refused,)
+    both = read({"role": "assistant", "content": "Well.", "refusal": "No."})
+    assert (both.steps[0].content, both.details["message_fields"]) == ("Well.", {"0": {"refusal": "No."}})
 
 
 def test_unknown_keys_are_kept_in_details():
@@ -257,6 +277,10 @@ USER = {"role": "user", "content": "hi"}
         ),
         ({"messages": [{"role": "assistant", "tool_calls": [call("", "{}")]}]}, r"function.name: expected the name"),
         ({"messages": [{"role": "assistant", "content": "x", "weight": "0"}]}, r"messages\[0\].weight: expected"),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]},
+            r"messages\[0\].weight: expected 0 or 1",
+        ),
         ({"messages": [USER, {"role": "tool", "content": "x"}]}, r"messages\[1\].tool_call_id: no open call"),
         (
             {

@@ -8,7 +8,7 @@ import pytest
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats import store
-from hephaestus_jax.formats.records import Document, Provenance, record_id
+from hephaestus_jax.formats.records import ApiAction, ApiDoc, Document, Provenance, Trajectory, record_id
 from hephaestus_jax.formats.store import Corpus, write_corpus
 
 
@@ -45,6 +45,27 @@ def test_the_bytes_do_not_depend_on_the_order_of_records_or_repetitions(tmp_path
     random.Random(0).shuffle(shuffled)
     write_corpus(tmp_path / "a", {("text", "train"): documents}, {"name": "x"})
     write_corpus(tmp_path / "b", {("text", "train"): shuffled}, {"name": "x"})
+    assert _digest(tmp_path / "a") == _digest(tmp_path / "b")
+
+
+def _api(*parameters: str) -> ApiDoc:
+    properties = {name: {"type": "string", "default": ""} for name in parameters}
+    return ApiDoc("f", "p", "", Provenance("a", "1", "MIT"), parameters={"type": "object", "properties": properties})
+
+
+def test_parameters_and_arguments_keep_their_order(tmp_path: Path) -> None:
+    call = Trajectory((ApiAction("f", {"x2": 1, "x1": {"b": 1, "a": 2}}),), Provenance("a", "1", "MIT"))
+    records = {("agent_docs", "train"): [_api("x", "b", "a")], ("agent_trajectories", "train"): [call]}
+    corpus = write_corpus(tmp_path / "c", records, {})
+    (doc,), (trajectory,) = (corpus.read(slice_name, "train") for slice_name in ("agent_docs", "agent_trajectories"))
+    assert list(doc.parameters["properties"]) == ["x", "b", "a"] and list(doc.parameters) == ["type", "properties"]
+    assert repr(trajectory.steps) == repr(call.steps)
+
+
+def test_of_records_that_differ_in_the_order_of_keys_alone_one_is_kept_whatever_comes_first(tmp_path: Path) -> None:
+    pair = [_api("x", "a"), _api("a", "x")]
+    for name, records in (("a", pair), ("b", pair[::-1])):
+        assert write_corpus(tmp_path / name, {("agent_docs", "train"): records}, {}).count("agent_docs", "train") == 1
     assert _digest(tmp_path / "a") == _digest(tmp_path / "b")
 
 

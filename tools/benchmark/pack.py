@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--rounds, --unit_records and --megabytes must be positive")
     renderer = RecordRenderer(chat=args.chat)
     records = _some_records(renderer, args)
-    with tempfile.TemporaryDirectory() as folder, tokenize_benchmark._one_core():
+    with tempfile.TemporaryDirectory() as folder, tokenize_benchmark.one_core():
         packed = {name: _pack_lengths(*shape, args) for name, shape in DISTRIBUTIONS.items()}
         found = {}
-        for name, path in tokenize_benchmark._vocabularies(args, renderer, folder).items():
+        for name, path in tokenize_benchmark.vocabularies(args, renderer, folder).items():
             found[name] = _build(name, RenderedTask("bench", "train", _Records(tuple(records)), renderer, path), args)
     ratios = [entry["tokenize_and_pack_ratio_of_encode_batch"] for entry in found.values()]
     result = {
@@ -96,7 +96,7 @@ class _Records:
 
 
 def _some_records(renderer: RecordRenderer, args: argparse.Namespace) -> list[Record]:
-    source = interleaved_records(Corpus(Path(args.corpus))) if args.corpus else tokenize_benchmark._standard_library()
+    source = interleaved_records(Corpus(Path(args.corpus))) if args.corpus else tokenize_benchmark.standard_library()
     records, total = [], 0
     for record in source:
         records.append(record)
@@ -131,7 +131,7 @@ def _build(name: str, task: RenderedTask, args: argparse.Namespace) -> dict[str,
     """Both sides in alternating rounds. Rendering is not the tokenizer's work, so its time is measured by itself."""
     vocabulary = load_vocabulary(task.vocabulary)
     table = TokenTable.load(task.vocabulary)
-    encode_batch = tokenize_benchmark._own_encode_batch(vocabulary)
+    encode_batch = tokenize_benchmark.own_encode_batch(vocabulary)
     records = list(task.source.read(0, task.count()))
     texts = [task.renderer.render(record).text for record in records]
     size = tokenize_benchmark.BATCH_RECORDS

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measures every vocabulary; the worst ratio stands on top."""
     renderer = RecordRenderer(chat=args.chat)
-    records = interleaved_records(Corpus(Path(args.corpus))) if args.corpus else _standard_library()
+    records = interleaved_records(Corpus(Path(args.corpus))) if args.corpus else standard_library()
     renderings, texts, total = [], [], 0.0
     for record in records:
         try:
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             break
     if not texts or args.rounds < 1:
         raise UserError("nothing to measure: give a corpus with training records, and one round at least")
-    with tempfile.TemporaryDirectory() as folder, _one_core():
+    with tempfile.TemporaryDirectory() as folder, one_core():
         found = {}
-        for name, path in _vocabularies(args, renderer, folder).items():
+        for name, path in vocabularies(args, renderer, folder).items():
             found[name] = _measure(load_vocabulary(path), name, renderings, texts, args.rounds)
     ratios = [entry["ratio_of_encode_batch"] for entry in found.values()]
     return {
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _measure(
     vocabulary: Vocabulary, name: str, renderings: list[Rendering], texts: list[str], rounds: int
 ) -> dict[str, Any]:
-    encode_batch = _own_encode_batch(vocabulary)
+    encode_batch = own_encode_batch(vocabulary)
     batches = [slice(start, start + BATCH_RECORDS) for start in range(0, len(texts), BATCH_RECORDS)]
     tokens = sum(len(t.tokens_T) for batch in batches for t in tokenize(renderings[batch], vocabulary))
     theirs, ours = [], []
@@ -120,7 +120,7 @@ def _seconds(work: Callable[[slice], object], batches: list[slice]) -> float:
     return time.process_time() - start
 
 
-def _own_encode_batch(vocabulary: Vocabulary) -> Callable[[list[str]], object]:
+def own_encode_batch(vocabulary: Vocabulary) -> Callable[[list[str]], object]:
     content = Path(vocabulary.path).read_bytes()
     if isinstance(vocabulary, SentencePieceVocabulary):
         processor = sentencepiece.SentencePieceProcessor(model_proto=content)
@@ -129,12 +129,12 @@ def _own_encode_batch(vocabulary: Vocabulary) -> Callable[[list[str]], object]:
     return lambda texts: tokenizer.encode_batch(texts, add_special_tokens=False)
 
 
-def _vocabularies(args: argparse.Namespace, renderer: RecordRenderer, folder: str) -> dict[str, str]:
+def vocabularies(args: argparse.Namespace, renderer: RecordRenderer, folder: str) -> dict[str, str]:
     """Paths by name."""
     if args.vocabulary:
         return {Path(args.vocabulary).name: args.vocabulary}
     config = VocabularyConfig(_TRAINED_SIZE, renderer.controls, max_bytes=4_000_000)
-    sample = itertools.islice(_standard_library(), 0, None, 2)
+    sample = itertools.islice(standard_library(), 0, None, 2)
     found = {"trained": train_sentencepiece(plain_texts(sample, renderer), folder, config).path}
     llama = util.find_spec("llama_models")
     if llama and llama.origin:
@@ -143,7 +143,7 @@ def _vocabularies(args: argparse.Namespace, renderer: RecordRenderer, folder: st
     return found
 
 
-def _standard_library() -> Iterator[Record]:
+def standard_library() -> Iterator[Record]:
     """Source files, each as code and as a conversation."""
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
         text = path.read_text("utf-8", "replace")
@@ -154,7 +154,7 @@ def _standard_library() -> Iterator[Record]:
 
 
 @contextlib.contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """Keeps this process, and the threads it starts, on one core where the system lets it."""
     if not hasattr(os, "sched_setaffinity"):
         yield

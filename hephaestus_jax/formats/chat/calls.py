@@ -191,7 +191,9 @@ GENERIC_CALL = "call_tool"  # calls a tool whose name is no Python name: call_to
 
 
 def _parse_code_action(text: str) -> list[Call]:
-    calls: list[Call] = []
+    """In a text with execute blocks fenced ones are prose."""
+    executed: list[Call] = []
+    fenced: list[Call] = []
     position = 0
     while match := _CODE_OPENING.search(text, position):
         fence, info, tag, tag_language = match.groups()
@@ -201,9 +203,10 @@ def _parse_code_action(text: str) -> list[Call]:
         if closed is None:
             raise MalformedCallError("the code block is not closed", match.start())
         code = text[match.end() + 1 : max(closed.start() - 1, match.end() + 1)]
-        calls += _calls_in_code(code, (info or "").strip() or tag_language or "python")
+        found = _calls_in_code(code, (info or "").strip() or tag_language or "python")
+        (fenced if fence else executed).extend(found)
         position = closed.end()
-    return calls
+    return executed or fenced
 
 
 def block_end(closing: str) -> re.Pattern[str]:
