@@ -78,6 +78,8 @@ class CacheRequest:
                     f"stage {stage.mixture}@{stage.first_row} does not begin after {before.mixture}@{before.first_row};"
                     " give the stages in order of their first rows"
                 )
+        if ":/" in str(self.out):  # Path makes gs:/ of gs://, a local folder of that name
+            raise UserError(f"caches are built on local disk, not at {self.out}; build one there, then copy it")
         check_sequence_length(self.sequence_length)
         if not 1 <= self.denominator <= MAX_DENOMINATOR:
             raise UserError(f"denominator {self.denominator} is out of range; choose one from 1 to {MAX_DENOMINATOR}")
@@ -151,10 +153,13 @@ def _report_quarantine(source: TokenSource, out: Path, say: Callable[[str], None
     ignored, quarantine = source.source.ignored, source.source.quarantine
     if ignored:
         few = ", ".join(ignored[:3]) + (" …" if len(ignored) > 3 else "")
-        say(f"{source.name} {source.split}: {len(ignored):,} files of another kind are not read: {few}")
+        files = "1 file of another kind is" if len(ignored) == 1 else f"{len(ignored):,} files of another kind are"
+        say(f"{source.name} {source.split}: {files} not read: {few}")
     name = f"quarantine-{source.name}-{source.split}.json"
-    if quarantine:
-        path = out / name
+    path = out / name
+    if not quarantine:
+        path.unlink(missing_ok=True)  # the data was mended since
+    else:
         Storage(str(out)).write_json(name, quarantine.to_json())
         say(f"{source.name} {source.split}: {quarantine.summary()}; examples in {path}")
 
@@ -195,7 +200,11 @@ def _one_vocabulary(manifests: list[CacheManifest]) -> VocabularyIdentity:
 
 
 def _existing(out: Path) -> MixtureSpec | None:
-    return load_mixture_spec(str(out)) if (out / "mixture.json").exists() else None
+    path = out / "mixture.json"
+    try:
+        return load_mixture_spec(str(path)) if path.exists() else None
+    except UserError as error:
+        raise UserError(f"{error}: delete that file and run again") from error
 
 
 def _refuse_other_settings(old: MixtureSpec, request: CacheRequest) -> None:
@@ -203,9 +212,9 @@ def _refuse_other_settings(old: MixtureSpec, request: CacheRequest) -> None:
     for option in ("sequence_length", "seed", "denominator"):
         before, now = getattr(old, option), getattr(request, option)
         if before != now:
-            words = option.replace("_", " ")
             raise UserError(
-                f"{request.out} holds a mixture with {words} {before}, not {now}; build into another directory"
+                f"{request.out} holds another mixture: its {option.replace('_', ' ')} is {before}, not {now};"
+                " build into another directory"
             )
 
 

@@ -141,7 +141,10 @@ def build_cache(
 
 
 def _reuse(final: Path, plan: _Plan) -> BuiltCache:
-    manifest = Cache.open(str(final)).manifest
+    try:
+        manifest = Cache.open(str(final)).manifest
+    except UserError as error:
+        raise UserError(f"{error}: delete {final} and run again") from error
     if manifest.fingerprint != plan.fingerprint or manifest.unit_records != plan.unit_records:
         raise UserError(
             f"{final} was built with fingerprint {manifest.fingerprint[:16]} and units of {manifest.unit_records} "

@@ -27,6 +27,9 @@ class TaskCache:
 
     def __post_init__(self) -> None:
         _check_integer("rows", self.rows, 0, f"cache {self.cache}")
+        for name in ("cache", "digest"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"cache {self.cache}: {name} is {getattr(self, name)!r}; it must be a string")
 
 
 @dataclass(frozen=True)

@@ -204,12 +204,13 @@ def slice_of(record: Record) -> str:
 
 
 def to_json(record: Record) -> dict[str, Json]:
-    """The record as a JSON object with a `kind`; steps carry their class under `class_`."""
-    value = dataclasses.asdict(record)
+    """The record as a JSON object with a `kind`, steps with their `class_`; it shares parts of the record."""
+    value = {"kind": type(record).__name__, **_fields(record), "provenance": _fields(record.provenance)}
+    for name in _NESTED.get(value["kind"], {}):
+        value[name] = tuple(map(_fields, value[name]))
     if isinstance(record, Trajectory):
-        for step, encoded in zip(record.steps, value["steps"], strict=True):
-            encoded["class_"] = type(step).__name__
-    return {"kind": type(record).__name__, **value}
+        value["steps"] = tuple({**_fields(step), "class_": type(step).__name__} for step in record.steps)
+    return value
 
 
 def from_json(value: Mapping[str, Json]) -> Record:
@@ -218,10 +219,10 @@ def from_json(value: Mapping[str, Json]) -> Record:
     Raises:
         UserError: the object is of no known kind, or lacks or exceeds the fields of its kind.
     """
-    fields = dict(value)
-    kind = fields.pop("kind", None)
-    if kind not in _KINDS:
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UserError(f"record kind {kind!r} is unknown; expected one of {', '.join(_KINDS)}")
+    fields = {name: field for name, field in value.items() if name != "kind"}
     try:
         fields["provenance"] = _build(Provenance, fields["provenance"])
         if kind == "Trajectory":
@@ -229,13 +230,21 @@ def from_json(value: Mapping[str, Json]) -> Record:
         for name, cls in _NESTED.get(kind, {}).items():
             fields[name] = tuple(_build(cls, item) for item in fields.get(name, ()))
         return _build(_KINDS[kind], fields)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"malformed {kind} record: {error}; compare it with formats/records.py") from error
+
+
+def _fields(value: Any) -> dict[str, Json]:
+    # not dataclasses.asdict, which copies the JSON values within: slow, and too deep a recursion for nested ones
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _step(value: Mapping[str, Json]) -> Step:
     fields = dict(value)
-    return _build(_STEPS[fields.pop("class_")], fields)
+    step = _build(_STEPS[fields.pop("class_")], fields)
+    if isinstance(step, Action) and step.outcome not in get_args(Outcome):
+        raise ValueError(f"outcome {step.outcome!r} is none of {', '.join(get_args(Outcome))}")
+    return step
 
 
 def _build(cls: type, fields: Mapping[str, Json]) -> Any:

@@ -395,3 +395,9 @@ def test_a_consumed_task_that_is_gone_is_refused():
     with pytest.raises(UserError, match="first_row of stage 1 changed from 400 to 8"):
         check_extension(old, changed, 401)
     check_extension(old, changed, 8)
+
+
+@pytest.mark.parametrize("change", [{"cache": 5}, {"digest": None}, {"rows": 3.0}, {"rows": -1}])
+def test_a_cache_entry_of_another_type_is_one_line(change):
+    with pytest.raises(UserError, match=f"{next(iter(change))} is .*must be"):
+        TaskCache(**{"cache": "caches/code", "rows": 3, "digest": "x", **change})

@@ -18,6 +18,7 @@ from hephaestus_jax.formats.records import (
     CodeAction,
     Document,
     ImageObservation,
+    Json,
     MessageAction,
     Provenance,
     Record,
@@ -122,10 +123,22 @@ def test_slices() -> None:
     assert slice_of(Document("", "text", where)) == "text"
 
 
+def test_deeply_nested_arguments_are_no_deep_recursion() -> None:
+    kwargs = json.loads('{"a":' * 600 + "1" + "}" * 600)
+    record = Trajectory((ApiAction("f", kwargs),), Provenance("a", "1", "MIT"))
+    assert to_json(record)["steps"][0]["kwargs"] is kwargs
+    assert len(record_id(record)) == 32
+
+
+ORIGIN = to_json(Document("", "text", Provenance("a", "1", "MIT")))["provenance"]
+
+
 @pytest.mark.parametrize(
     "value",
     [
         {},
+        ["kind"],
+        {"kind": []},
         {"kind": "Poem"},
         {"kind": "Document"},
         {"kind": "Document", "text": "x", "slice": "text", "provenance": {"source": "a"}},
@@ -133,10 +146,17 @@ def test_slices() -> None:
         {
             "kind": "Trajectory",
             "steps": [{"class_": "Dance"}],
-            "provenance": to_json(Document("", "text", Provenance("a", "1", "MIT")))["provenance"],
+            "provenance": ORIGIN,
+        },
+        {"kind": "Trajectory", "steps": "abc", "provenance": ORIGIN},
+        {"kind": "Trajectory", "steps": [], "provenance": "here"},
+        {
+            "kind": "Trajectory",
+            "steps": [{"class_": "MessageAction", "content": "x", "outcome": "bad"}],
+            "provenance": ORIGIN,
         },
     ],
 )
-def test_malformed_records_are_refused(value: dict) -> None:
+def test_malformed_records_are_refused(value: Json) -> None:
     with pytest.raises(UserError, match="record"):
         from_json(value)

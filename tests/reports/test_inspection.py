@@ -251,6 +251,11 @@ def test_the_command_writes_a_page(built, monkeypatch, capsys, tmp_path):
             "error: no row holds 'no such text'",
         ),
         (("{mixture}", "--vocabulary", "{vocabulary}", "--limit", "0"), "error: --limit is 0"),
+        (
+            ("{mixture}", "--vocabulary", "{vocabulary}", "--row", str(1 << 70)),
+            f"error: row {1 << 70} is beyond every run",
+        ),
+        (("{mixture}", "--vocabulary", "{vocabulary}", "--html", "{root}"), "error: cannot write"),
     ],
 )
 def test_errors_of_the_command_are_one_line(built, arguments, message):

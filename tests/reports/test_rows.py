@@ -151,6 +151,13 @@ def test_the_page_needs_nothing_else_and_lets_nothing_in():
     assert page.texts == [evil]
 
 
+def test_rows_of_one_number_from_different_caches_have_anchors_of_their_own():
+    page = parsed([DEMO, DEMO], title="twice")
+    targets = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert len(set(targets)) == 2 * len(DEMO.segments) and links == [f"#{target}" for target in targets]
+
+
 def test_hits_are_marked_on_the_page():
     classes = [attributes.get("class", "") for tag, attributes in parsed([DEMO], title="t", highlight="Solve it").tags]
     assert [name for name in classes if "h" in name.split()] == ["w h", "w p h"]

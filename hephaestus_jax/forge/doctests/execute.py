@@ -5,6 +5,8 @@ Standard library only.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import doctest
 import importlib
 import io
@@ -176,6 +178,22 @@ def run_job(task: dict[str, Any], guard: Guard, output_bytes: int) -> dict[str, 
     except OutputLimit:
         return {"failure": "output", "detail": "prints more than the limit"}
     return {"steps": steps}
+
+
+def imported_modules(task: dict[str, Any]) -> list[str]:
+    """The modules that the import statements of a docstring load, in order; what cannot be parsed is passed over."""
+    sources = [example["source"] for example in task["examples"]]
+    found: dict[str, None] = {}
+    for source in [*setup_lines(sources, task["api_name"], task["aliases"], task["module"]), *sources]:
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.Import):
+                    found.update((alias.name, None) for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    # `from flax import nnx` loads the module flax.nnx; `from math import pi` has no such module
+                    members = (f"{node.module}.{alias.name}" for alias in node.names)
+                    found.update((name, None) for name in (node.module, *members))
+    return list(found)
 
 
 def _run_example(example: dict[str, Any], namespace: dict[str, Any], budget: int) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class Worker:
             detail = self._import(task["module"])
             if detail:
                 return {"failure": "import", "detail": detail}
+            for module in execute.imported_modules(task):
+                self._import(module)  # warm for all that follow; an error is the example's to show
         folder = self.home / str(task["number"])
         folder.mkdir()
         try:

@@ -304,7 +304,7 @@ def rest_fields(text: str) -> tuple[str, list[DocField], list[DocField], list[Ap
 
 
 def _two_fields(match: re.Match[str]) -> str:
-    """ ":param name (type):" and ":param list of str name:" as a :type: and a :param: field, which the library reads."""
+    """Splits ":param name (type):" and ":param list of str name:" into :type: and :param: fields."""
     words, in_brackets = match[1].rstrip("` ").strip(), match[2]
     type_name, _, name = ("", "", words) if in_brackets else words.rpartition(" ")
     stated = in_brackets or type_name
