@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import seqio
@@ -45,6 +46,10 @@ class SeqioTokens:
         for module in self.modules:
             importlib.import_module(module)
         return seqio.TaskRegistry.get(self.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a worker must look the Task up itself: only then are the modules imported and the settings restored
+        return {name: value for name, value in self.__dict__.items() if name != "_task"}
 
     @property
     def vocabulary(self) -> str:

@@ -7,6 +7,7 @@ was made from another corpus is refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from data_tasks.settings import current
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import SLICES, SPLITS, canonical_json, digest, record_id, to_json
+from hephaestus_jax.formats.records import SLICES, SPLITS, digest, record_id, to_json
 from hephaestus_jax.formats.store import Corpus
 
 
@@ -78,7 +79,7 @@ class HephaestusCorpus(tfds.core.GeneratorBasedBuilder):
                 identifier,
                 {
                     "id": identifier,
-                    "record": canonical_json(to_json(record)),
+                    "record": json.dumps(to_json(record), ensure_ascii=False),
                     "text": renderer.render(record).text,
                     "source": origin.source,
                     "version": origin.version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -9,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hephaestus_jax.errors import UserError
+
+# what a user can mend: a full disk, a missing permission, a file where a folder should be
+_OF_THE_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -18,12 +22,18 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, less) went away
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _OF_THE_SYSTEM:
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror}{place}; mend that and run the same command again", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        sys.exit(130)
 
 
 @contextmanager

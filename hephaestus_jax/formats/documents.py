@@ -102,7 +102,7 @@ class TextRenderer(_DocumentRenderer):
         if not isinstance(record, Document) or record.slice != self.slice:
             kind = f"Document of slice {record.slice!r}" if isinstance(record, Document) else type(record).__name__
             raise UserError(f"{type(self).__name__} has no form for a {kind}; use the renderer of its kind")
-        return self._rendering(record.text, record.provenance.host or record.provenance.source)
+        return self._rendering(record.text, record.provenance.host)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,9 @@ def test_a_foreign_task_reads_with_the_same_settings_in_a_worker(
         preprocessors=[seqio.preprocessors.tokenize],
         output_features={"targets": feature},
     )
-    sent = pickle.dumps(SeqioTokens(task_name, "train"))
+    source = SeqioTokens(task_name, "train")
+    assert source.count() == 2  # used before it is sent, as the cache builder does
+    sent = pickle.dumps(source)
     monkeypatch.setattr(settings, "_current", settings.DataSettings())  # what a new process begins with
     received = pickle.loads(sent)
     assert len(list(received.read(0, 2))) == 2 and received.vocabulary == str(vocabulary)

@@ -35,7 +35,7 @@ from hephaestus_jax.forge.doctests.results import (
     unstable,
 )
 from hephaestus_jax.forge.doctests.sandbox import run_doctests
-from hephaestus_jax.forge.doctests.trajectories import to_trajectory
+from hephaestus_jax.forge.doctests.trajectories import to_trajectory, tool_from
 from hephaestus_jax.formats.records import (
     ApiAction,
     ApiDoc,
@@ -652,7 +652,8 @@ def test_everything_else_stays_code(source: str) -> None:
     assert trajectory is not None
     actions = [step for step in trajectory.steps if not isinstance(step, TextObservation)]
     assert all(isinstance(action, CodeAction) for action in actions)
-    assert isinstance(actions[-1], CodeAction) and actions[-1].content == source
+    assert isinstance(actions[-1], CodeAction)
+    assert actions[-1].content in (source, f"from wares import price\n{source}")  # imports go into the same call
     assert trajectory.tools == () and trajectory.code_languages == ("python",)
 
 
@@ -674,7 +675,7 @@ def test_prose_becomes_the_users_turn_and_imports_come_first() -> None:
     said = [step.content for step in trajectory.steps if isinstance(step, TextObservation) and step.source == "user"]
     ran = [step.content for step in trajectory.steps if isinstance(step, CodeAction)]
     assert said == ["How is `wares.price` used? Summary. Run it, please.", "Prices are floats:"]
-    assert ran == ["from wares import price", "x = 2", "price(x)"]
+    assert ran == ["from wares import price\nx = 2", "price(x)"], "silent code waits for what follows, not for the user"
     ids = [step.tool_call_id for step in trajectory.steps if isinstance(step, CodeAction)]
     assert len(set(ids)) == len(ids)
 
@@ -713,3 +714,20 @@ def test_a_docstring_all_the_way_to_a_trajectory(wares: Path, tmp_path: Path) ->
     assert shapes == ["CodeAction", "ApiAction", "CodeAction", "ApiAction", "CodeAction"]
     last = trajectory.steps[-3]
     assert isinstance(last, TextObservation) and last.content.endswith("ValueError: count is negative")
+
+
+def test_code_that_prints_nothing_is_run_with_what_follows() -> None:
+    job = make_job("wares.price", "Summary.\n\n>>> x = 2\n>>> y = 3\n>>> price(x)\n4.0\n>>> z = price(y)\n>>> z\n6.0")
+    executed = steps_of(("x = 2", ""), ("y = 3", ""), ("price(x)", "4.0\n"), ("z = price(y)", ""), ("z", "6.0\n"))
+    trajectory = to_trajectory(job, executed)
+    assert trajectory is not None
+    ran = [step.content for step in trajectory.steps if isinstance(step, CodeAction)]
+    seen = [s.content for s in trajectory.steps if isinstance(s, TextObservation) and s.source == "environment"]
+    assert ran == ["from wares import price\nx = 2\ny = 3\nprice(x)", "z = price(y)\nz"]
+    assert seen == ["4.0", "6.0"]
+
+
+def test_offered_tools_hold_no_python_only_keys() -> None:
+    documented = {"type": "object", "properties": {"count": {"type": "integer", "x-python-type": "np.int64"}}}
+    tool = tool_from(dataclasses.replace(PRICE_DOC, parameters=documented))
+    assert "x-python" not in str(tool.parameters) and "np.int64" in str(tool.parameters)

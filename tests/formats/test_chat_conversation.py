@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from chat_conversations import PROVENANCE
 from hypothesis import given, settings
@@ -143,3 +145,14 @@ def test_any_trajectory_renders_alike_for_both_purposes(family, steps, system, t
 
 def character_weights(rendering) -> list[float]:
     return [span.weight for span in rendering.spans for _ in span.text]
+
+
+def test_code_is_offered_as_a_tool_where_the_family_has_no_words_for_it():
+    steps = (TextObservation("add", "user"), CodeAction("python", "1 + 1", tool_call_id="1"))
+    trajectory = Trajectory(steps, PROVENANCE, code_languages=("python",))
+    for family in ("llama3", "mistral_v3", "qwen2.5", "react"):
+        assert "Runs Python code and returns what it prints." in chat_renderer(family).render(trajectory).text
+    for family in ("llama3.1", "code_action"):
+        assert "Runs Python code" not in chat_renderer(family).render(trajectory).text
+    own = replace(trajectory, tools=(Tool("python", "My own."),))
+    assert "Runs Python code" not in chat_renderer("llama3").render(own).text

@@ -22,10 +22,12 @@ from hephaestus_jax.formats.records import (
     canonical_json,
     digest,
 )
+from hephaestus_jax.formats.schema_text import pruned
 
 PROCESSING = "doctest examples executed twice, equal outputs kept"
 _DIRECTIVE = re.compile(r"[ \t]*#\s*doctest:.*$", re.MULTILINE)
 _DESCRIPTION = 400  # characters of a tool's description
+_DEPTH = 3  # levels of nested parameters that a tool's schema keeps
 _SIGNATURE = re.compile(r"^[\w.]+\(.*\)(\s*->.*)?\.?$")
 _DISTRACTORS = (2, 3, 4)
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
@@ -59,7 +61,7 @@ def tool_from(doc: ApiDoc) -> Tool:
     description = doc.description.strip().split("\n\n")[0]
     if len(description) > _DESCRIPTION:
         description = description[:_DESCRIPTION].rsplit(" ", 1)[0] + " …"
-    return Tool(doc.name, description, doc.parameters)
+    return Tool(doc.name, description, pruned(doc.parameters, _DEPTH))
 
 
 def to_trajectory(
@@ -142,7 +144,9 @@ def _only_imports(example: ExecutedExample) -> bool:
 
 
 def _steps(name: str, turns: Sequence[_Turn]) -> list[Step]:
+    """The steps; code that prints nothing goes into one call with the code that follows it."""
     steps: list[Step] = []
+    silent: list[str] = []
     for number, turn in enumerate(turns):
         if turn.intent:
             steps.append(TextObservation(turn.intent, "user"))
@@ -150,10 +154,18 @@ def _steps(name: str, turns: Sequence[_Turn]) -> list[Step]:
         if turn.kwargs is not None:
             steps.append(ApiAction(name, turn.kwargs, tool_call_id=call_id, outcome="ok"))
         else:
-            source = _DIRECTIVE.sub("", turn.example.source).rstrip("\n")
-            steps.append(CodeAction("python", source, tool_call_id=call_id, outcome="ok"))
+            silent.append(_DIRECTIVE.sub("", turn.example.source).rstrip("\n"))
+            if not turn.example.got and _goes_on(turns[number + 1 :]):
+                continue
+            steps.append(CodeAction("python", "\n".join(silent), tool_call_id=call_id, outcome="ok"))
+            silent.clear()
         steps.append(TextObservation(turn.example.got.rstrip("\n"), "environment", tool_call_id=call_id))
     return steps
+
+
+def _goes_on(following: Sequence[_Turn]) -> bool:
+    """Whether the next turn is code that the user says nothing before."""
+    return bool(following) and following[0].kwargs is None and not following[0].intent
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------

@@ -44,6 +44,11 @@ class CodeAsAction(TextFormat):
         if self.block not in get_args(Block):
             raise UserError(f"block={self.block!r} is unknown; use one of {', '.join(get_args(Block))}")
 
+    def announces(self, language: str) -> bool:
+        """Any language: code is how this form acts."""
+        del language
+        return True
+
     def tool_prompt(self, tools: Sequence[Tool]) -> str:
         """The tools as signatures, and the form of a call."""
         listing = "\n".join(f"- {_signature(tool)}: {tool.description}".rstrip(": ") for tool in tools)

@@ -6,7 +6,8 @@ Every family renders a `Conversation`, so the questions that have nothing to do 
   text that follows a call opens a new turn, because no family can put text behind a call.
 * The `description` of an action is said in front of it. `reasoning_content` is a thought, kept or left out by option.
 * A step whose outcome is "error" keeps its place at weight 0; every other step weighs 1.
-* Code becomes a call of a tool named after the language, with one argument `code`.
+* Code becomes a call of a tool named after the language, with one argument `code`; that tool is offered with the others
+  unless the family has its own way of saying that code can be run.
 * An observation answers the call whose id it carries, else, unless a user speaks, the oldest call still unanswered.
   An environment's observation that answers no call is shown in a user turn, as kind "observation".
 * A page is its URL with the accessibility tree, else the HTML; an image is the placeholder `[image]` with the texts
@@ -15,6 +16,7 @@ Every family renders a `Conversation`, so the questions that have nothing to do 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,15 +102,30 @@ class Conversation:
     tool_prompt: str = ""
 
 
-def conversation_of(trajectory: Trajectory, thoughts: bool = True) -> Conversation:
-    """The conversation of a trajectory; `thoughts` keeps `reasoning_content`."""
+def code_tool(language: str) -> Tool:
+    """The tool that runs code of a language."""
+    code = {"type": "string", "description": f"{language.capitalize()} code. What it defines stays for later calls."}
+    schema = {"type": "object", "properties": {"code": code}, "required": ["code"]}
+    return Tool(language, f"Runs {language.capitalize()} code and returns what it prints.", schema)
+
+
+def conversation_of(trajectory: Trajectory, thoughts: bool = True, code_tools: Sequence[str] = ()) -> Conversation:
+    """The conversation of a trajectory.
+
+    Args:
+        trajectory: any.
+        thoughts: keep `reasoning_content`.
+        code_tools: languages whose code is offered as a tool, unless there is a tool of that name.
+    """
     builder = _Turns(thoughts)
     for step in trajectory.steps:
         if isinstance(step, Action):
             builder.act(step)
         else:
             builder.observe(step)
-    return Conversation(builder.finish(), trajectory.system, trajectory.tools)
+    named = {tool.name for tool in trajectory.tools}
+    tools = (*trajectory.tools, *(code_tool(language) for language in code_tools if language not in named))
+    return Conversation(builder.finish(), trajectory.system, tools)
 
 
 def observation_text(observation: Observation) -> str:

@@ -52,6 +52,10 @@ class Llama3(ChatRenderer):
         common = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
         return common if self.version == "3" else (*common, "<|eom_id|>", "<|python_tag|>")
 
+    def announces(self, language: str) -> bool:
+        """Version 3.1 has `Environment: ipython` for Python."""
+        return self.version == "3.1" and language.lower() in ("python", "ipython")
+
     def render_conversation(self, conversation: Conversation) -> Rendering:
         """The spans of a conversation."""
         spans = SpanBuilder()
@@ -106,7 +110,7 @@ class Llama3(ChatRenderer):
         return messages
 
     def _is_tagged(self, part: CallPart) -> bool:
-        return self.version == "3.1" and part.language.lower() in ("python", "ipython")
+        return bool(part.language) and self.announces(part.language)
 
     def _assistant(self, spans: SpanBuilder, turn: AssistantTurn, end: str) -> None:
         self._header(spans, "assistant")

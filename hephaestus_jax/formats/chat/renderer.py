@@ -17,6 +17,7 @@ from hephaestus_jax.formats.chat.conversation import (
     Part,
     ToolTurn,
     UserTurn,
+    code_tool,
     conversation_of,
 )
 from hephaestus_jax.formats.records import Json, Record, Tool, Trajectory, digest
@@ -95,7 +96,8 @@ class ChatRenderer:
     def fingerprint(self) -> str:
         """Digest of the class, its options and the rendering of sample conversations: code changes show in it."""
         options = {f.name: repr(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return digest([type(self).__name__, options, *(self._sample(sample) for sample in _SAMPLES)])
+        code = [self.announces("python"), dataclasses.asdict(code_tool("python"))]
+        return digest([type(self).__name__, options, code, *(self._sample(sample) for sample in _SAMPLES)])
 
     def render(self, record: Record) -> Rendering:
         """The spans of a trajectory.
@@ -105,7 +107,13 @@ class ChatRenderer:
         """
         if not isinstance(record, Trajectory):
             raise UserError(f"{type(record).__name__} has no chat form; render it with formats.documents")
-        return self.render_conversation(conversation_of(record, self.thoughts))
+        code_tools = [language for language in record.code_languages if not self.announces(language)]
+        return self.render_conversation(conversation_of(record, self.thoughts, code_tools))
+
+    def announces(self, language: str) -> bool:
+        """Whether this family says in its own way that code of a language can be run; else it is offered as a tool."""
+        del language
+        return False
 
     def _sample(self, conversation: Conversation) -> Json:
         try:
