@@ -5,6 +5,7 @@
     python -m tools.inspect CACHES --vocabulary FILE --record ID      every row that holds a piece of a record
     python -m tools.inspect CACHES --vocabulary FILE --search TEXT    rows whose text holds TEXT
     ... --html FILE                                                   as one self-contained page
+    python -m tools.inspect CACHES --verify                           reads every byte and compares it with its digest
 
 CACHES is what `python -m tools.build_cache` wrote (a folder with mixture.json) or a single cache within it.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.store import Corpus
-from hephaestus_jax.reports.inspection import Inspection, with_paths
+from hephaestus_jax.reports.inspection import Inspection, open_caches, with_paths
 from hephaestus_jax.reports.rows import InspectedRow, TerminalStyle, legend, terminal
 from hephaestus_jax.reports.rows_html import html_page
 from tools._command import run
@@ -37,6 +38,7 @@ def _arguments() -> argparse.Namespace:
     which.add_argument("--row", type=int, nargs="+", help="row numbers, from 0")
     which.add_argument("--record", help="record id, 32 hexadecimal digits")
     which.add_argument("--search", help="a text to find, exactly as it is written")
+    which.add_argument("--verify", action="store_true", help="look for damage instead of showing rows")
     parser.add_argument("--task", default="", help="only this task of the mixture; --row then counts in its cache")
     parser.add_argument("--limit", type=int, default=3, help="rows to show, unless --row names them (default: 3)")
     parser.add_argument("--corpus", help="corpus the caches were made from: tells each record's place in its source")
@@ -77,6 +79,12 @@ def main() -> None:
     args = _arguments()
     if args.limit < 1:
         raise UserError(f"--limit is {args.limit}; show at least 1 row")
+    if args.verify:
+        caches, _ = open_caches(args.caches, args.task)
+        for cache in caches:
+            cache.verify()
+        print(f"{len(caches)} caches as they were built, {sum(map(len, caches)):,} rows")
+        return
     highlight = args.search or ""
     rows = _first(_rows(args), args)
     if args.html:

@@ -25,6 +25,26 @@ MAX_ROWS = 1 << 60  # of a run: row numbers and what is counted from them are 64
 SEARCH_ROWS = 128  # rows read at a time while searching
 
 
+def open_caches(url: str, task: str = "") -> tuple[tuple[Cache, ...], Mixture | None]:
+    """The caches at `url`, training before validation, and the mixture they belong to, if it is one.
+
+    Raises:
+        UserError: neither a cache nor a mixture, or no such task.
+    """
+    if not url.endswith(".json") and not Storage(url).exists("mixture.json"):
+        cache = Cache.open(url)
+        if task not in ("", cache.manifest.task):
+            raise UserError(f"{url} is the cache of task {cache.manifest.task!r}, not of {task!r}; give another")
+        return (cache,), None
+    mixture = open_mixture(url)
+    caches = [*sorted(mixture.caches.items()), *sorted(mixture.validation.items())]
+    chosen = tuple(cache for name, cache in caches if not task or name == task)
+    if not chosen:
+        names = ", ".join(dict.fromkeys(name for name, _ in caches))
+        raise UserError(f"{url} has no task {task!r}; choose one of {names}")
+    return chosen, mixture
+
+
 @dataclass(frozen=True)
 class Inspection:
     """One cache, or the caches of a mixture, read with their vocabulary.
@@ -47,18 +67,8 @@ class Inspection:
         Raises:
             UserError: neither a cache nor a mixture, another vocabulary, or no such task.
         """
-        if not url.endswith(".json") and not Storage(url).exists("mixture.json"):
-            cache = Cache.open(url)
-            if task not in ("", cache.manifest.task):
-                raise UserError(f"{url} is the cache of task {cache.manifest.task!r}, not of {task!r}; give another")
-            return cls(vocabulary, (cache,))
-        mixture = open_mixture(url)
-        caches = [*sorted(mixture.caches.items()), *sorted(mixture.validation.items())]
-        chosen = tuple(cache for name, cache in caches if not task or name == task)
-        if not chosen:
-            names = ", ".join(dict.fromkeys(name for name, _ in caches))
-            raise UserError(f"{url} has no task {task!r}; choose one of {names}")
-        return cls(vocabulary, chosen, mixture if not task else None)
+        caches, mixture = open_caches(url, task)
+        return cls(vocabulary, caches, mixture if not task else None)
 
     def rows(self, numbers: Sequence[int]) -> Iterator[InspectedRow]:
         """These rows: of a run for a mixture, else of the first cache.

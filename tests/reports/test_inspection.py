@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -266,3 +268,17 @@ def test_errors_of_the_command_are_one_line(built, arguments, message):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(message) and "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_command_finds_damage(built, monkeypatch, capsys, tmp_path):
+    copy = tmp_path / "mixture"
+    shutil.copytree(built / "mixture", copy)
+    assert " caches as they were built, " in run_tool(monkeypatch, capsys, copy, "--verify")
+    victim = max(
+        (path for path in copy.rglob("*") if "segment_record" in str(path) and path.is_file()), key=os.path.getsize
+    )
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="was changed since the cache was built"):
+        run_tool(monkeypatch, capsys, copy, "--verify")
