@@ -166,7 +166,8 @@ def _from_definition(module: Module, definition: _Definition) -> FoundApi:
         constructor, documented = None, node
         signature = function_signature(node, bound=bool(definition.outer) and not _is_static(node))
     text = ast.get_docstring(documented) or ""
-    parsed = parse_docstring(text, signature.names)
+    _, body = _leading_signature(text, definition.qualname)  # the source states it better
+    parsed = parse_docstring(body or text, signature.names)
     if isinstance(node, ast.ClassDef) and constructor is None:
         parsed = _attributes_as_parameters(parsed, signature.names)
     if constructor and constructor is not documented and (own := ast.get_docstring(constructor)):
