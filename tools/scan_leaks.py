@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
 from itertools import chain
@@ -44,8 +45,8 @@ def scan_cache(cache: Cache, vocabulary: Vocabulary, scanner: LeakScanner) -> It
                     yield f"{cache.manifest.task} row {number} record {segment.record_id}", text
                     # what a continuation repeats at its head has no weight
                     fresh = np.flatnonzero(weights_L[segment.start : segment.stop])
-                    head = vocabulary.decode(tokens_T[fresh[0] :])[:SEAM] if segment.part and fresh.size else ""
-                    for seam, side, piece in ((segment.part, 1, head), (segment.part + 1, 0, text[-SEAM:])):
+                    head = _head(vocabulary.decode(tokens_T[fresh[0] :])) if segment.part and fresh.size else ""
+                    for seam, side, piece in ((segment.part, 1, head), (segment.part + 1, 0, _tail(text))):
                         known = list(seams.get((segment.record_id, seam), ("", "")))
                         known[side] = piece
                         seams[segment.record_id, seam] = (known[0], known[1])
@@ -54,6 +55,16 @@ def scan_cache(cache: Cache, vocabulary: Vocabulary, scanner: LeakScanner) -> It
                 yield f"{cache.manifest.task} record {record} where part {seam} begins", before + after
 
     yield from scan_texts(texts(), cache.manifest.segments, scanner)
+
+
+def _head(text: str) -> str:
+    """Where a text begins, up to the end of a word: half a word could look like a name that it only contains."""
+    return text if len(text) <= SEAM else re.sub(r"\w+$", "", text[:SEAM])
+
+
+def _tail(text: str) -> str:
+    """How a text ends, from the beginning of a word."""
+    return text if len(text) <= SEAM else re.sub(r"^\w+", "", text[-SEAM:])
 
 
 def _caches(url: str, path: str | None) -> Iterator[tuple[Cache, Vocabulary]]:

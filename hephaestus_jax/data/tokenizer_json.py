@@ -77,6 +77,11 @@ class TokenizerJsonVocabulary(Vocabulary):
         self._normalizes = bool(normalizers)
         self._ascii_stays = self._byte_level and normalizers <= {"Sequence", "NFC", "NFD", "NFKC", "NFKD", "ByteLevel"}
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer itself, without control tokens."""
+        return self._plain
+
     def _piece_bytes(self, spec: Mapping[str, Json], controls: Mapping[str, int]) -> list[bytes]:
         added = {token["id"]: token["content"] for token in spec["added_tokens"]}
         vocab = {i: piece for piece, i in spec["model"]["vocab"].items()}

@@ -249,3 +249,12 @@ def test_leaks_cut_in_two_by_the_end_of_a_row_are_found(tmp_path: Path, vocabula
 def test_dataclasses_of_leaks_print_as_one_line() -> None:
     leak = SCANNER.scan("a\nb\nfrob_matrix\nc", "here")[0]
     assert "\n" not in str(leak) and dataclasses.asdict(leak)["trace"] == "frob_matrix"
+
+
+def test_half_a_word_at_the_edge_of_what_is_looked_at_is_no_name():
+    from tools.scan_leaks import SEAM, _head, _tail
+
+    cut_in = "Frob" + "nicate(" + "x" * (SEAM - len("nicate("))
+    assert _tail(cut_in) == "(" + "x" * (SEAM - len("nicate("))
+    assert _head("x" * (SEAM - 3) + " Frobnicate") == "x" * (SEAM - 3) + " "
+    assert _tail("Frobnicate()") == _head("Frobnicate()") == "Frobnicate()"
