@@ -107,14 +107,14 @@ def manifest_seen(partial: Path) -> bool:
 def test_killed_again_and_again_it_ends_in_the_same_bytes(
     source: RandomSource, undisturbed: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
-    slow = dataclasses.replace(source, pause=0.001)
+    slow = dataclasses.replace(source, pause=0.004)  # long enough for every kill to fall into the build
     partial = tmp_path / "out" / (cache_name(slow, LENGTH, slow.fingerprint()) + ".partial")
     rng = random.Random(workers)
     moments = [unit_seen, half_written_unit_seen, None, arrays_seen, manifest_seen]
     killed = 0
     for moment in moments:
         build = start_build(slow, tmp_path / "out", workers)
-        deadline = time.monotonic() + (rng.uniform(0.5, 1.5) if moment is None else 20)
+        deadline = time.monotonic() + (rng.uniform(0.3, 1.0) if moment is None else 20)
         while build.poll() is None and time.monotonic() < deadline and not (moment and moment(partial)):
             time.sleep(0.0002)
         build.kill()  # SIGKILL; the workers are left to notice
