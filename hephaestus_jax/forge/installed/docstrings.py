@@ -193,11 +193,8 @@ def _numpy_sections(lines: Sequence[str]) -> Iterator[_Section]:
     yield _Section(None, "\n".join(lines[: starts[0] if starts else len(lines)]))
     for start, end in itertools.pairwise([*starts, len(lines)]):
         body = textwrap.dedent("\n".join(lines[start + 2 : end])).strip("\n")
-        kind = _TITLES.get(lines[start].strip().rstrip(":").lower())
         if body.strip():
-            yield _Section(kind, "\n".join(lines[start:end]), body)
-        elif kind is None:
-            yield _Section(None, lines[start])  # a line of prose that happens to be underlined
+            yield _Section(_TITLES.get(lines[start].strip().rstrip(":").lower()), "\n".join(lines[start:end]), body)
 
 
 def _google_sections(lines: Sequence[str]) -> Iterator[_Section]:
