@@ -23,8 +23,6 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import SLICES
 from hephaestus_jax.formats.rendering import RecordRenderer
 
-LENGTHS = {"targets": 128, "loss_weights": 128}
-
 
 @pytest.fixture(autouse=True)
 def configured(corpus: Path, vocabulary: Path) -> None:
