@@ -1,0 +1,427 @@
+"""What a training run is told: frozen dataclasses that check themselves; what gin binds.
+
+`ModelConfig` is the architecture and belongs to the weights; `ComputeConfig` is how it is computed and does not change
+what it is. `TrainConfig` holds everything else by part. Nothing here imports jax.
+
+Sizes are named by one letter throughout the package: V vocabulary, D embedding, F feed-forward, N query heads,
+K key/value heads, H head dimension, B rows of the global batch, L tokens of a row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hephaestus_jax.errors import UserError
+
+DType = Literal["float32", "bfloat16"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(math.isfinite(value) and value > 0, f"{type(config).__name__}.{name} is {value}; it must be above 0")
+
+
+def _at_least_zero(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(
+            math.isfinite(value) and value >= 0, f"{type(config).__name__}.{name} is {value}; it must be 0 or more"
+        )
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's change of rotary frequencies for longer contexts (Llama 3.1, `rope_type: llama3`).
+
+    Wavelengths longer than `original_max_positions / low_freq_factor` are stretched by `factor`, those shorter than
+    `original_max_positions / high_freq_factor` are kept, and those between are interpolated.
+    """
+
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+
+    def __post_init__(self) -> None:
+        _positive(self, "factor", "low_freq_factor", "high_freq_factor", "original_max_positions")
+        _require(
+            self.low_freq_factor < self.high_freq_factor,
+            f"RopeScaling.low_freq_factor {self.low_freq_factor} must be below high_freq_factor"
+            f" {self.high_freq_factor}",
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A Llama-3-style decoder: its weights' shapes and the function they stand for.
+
+    Attributes:
+        name: as printed.
+        vocab_size: V, rows of the embedding; at least the vocabulary's size.
+        embed_dim: D.
+        mlp_dim: F, width of the SwiGLU feed-forward.
+        num_layers: decoder layers.
+        num_heads: N, query heads.
+        num_kv_heads: K, key/value heads; divides N (grouped-query attention).
+        head_dim: H; even, since rotary embedding turns pairs.
+        rope_theta: base of the rotary frequencies.
+        rope_scaling: Llama 3's scaling of them, if any.
+        norm_epsilon: added to the mean square in RMSNorm.
+        tied_embeddings: whether the output projection is the embedding.
+        max_positions: positions that the model was made for.
+    """
+
+    name: str
+    vocab_size: int
+    embed_dim: int
+    mlp_dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 500_000.0
+    rope_scaling: RopeScaling | None = None
+    norm_epsilon: float = 1e-5
+    tied_embeddings: bool = False
+    max_positions: int = 8192
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "embed_dim", "mlp_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim")
+        _positive(self, *sizes, "rope_theta", "norm_epsilon", "max_positions")
+        _require(
+            self.num_heads % self.num_kv_heads == 0,
+            f"ModelConfig.num_kv_heads is {self.num_kv_heads}; it must divide num_heads {self.num_heads}",
+        )
+        _require(self.head_dim % 2 == 0, f"ModelConfig.head_dim is {self.head_dim}; rotary embedding needs an even one")
+
+    @property
+    def num_parameters(self) -> int:
+        """All weights, the embedding counted once where it is tied."""
+        d, heads = self.embed_dim, 2 * self.num_heads + 2 * self.num_kv_heads
+        layer = d * self.head_dim * heads + 3 * d * self.mlp_dim + 2 * d
+        embeddings = (1 if self.tied_embeddings else 2) * self.vocab_size * d
+        return self.num_layers * layer + d + embeddings
+
+    @property
+    def num_matmul_parameters(self) -> int:
+        """Weights that every token is multiplied by: no embedding look-up, no norms; the output projection counts."""
+        norms = (2 * self.num_layers + 1) * self.embed_dim
+        embedding = 0 if self.tied_embeddings else self.vocab_size * self.embed_dim
+        return self.num_parameters - norms - embedding
+
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs of one token in a row of `length`: 6 per matmul weight + 6·layers·N·H·length of attention.
+
+        The convention of the MFU figures: forward plus backward is three times forward, attention is causal (half of
+        the 12·layers·N·H·length of full attention), and recomputation for remat is not counted as useful.
+        """
+        attention = 6 * self.num_layers * self.num_heads * self.head_dim * length
+        return float(6 * self.num_matmul_parameters + attention)
+
+
+REMAT_POLICIES = ("none", "dots", "dots_with_no_batch_dims", "attention", "full")
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How the decoder is computed.
+
+    Attributes:
+        dtype: of activations and matrix products; softmax statistics, norms' statistics and the loss stay float32.
+        param_dtype: of the stored parameters.
+        attention: name of an attention backend; one that cannot do what is asked is an error.
+        remat: what the backward pass computes again. "none": nothing; "dots": all but matrix products;
+            "dots_with_no_batch_dims": all but products with weights; "attention": the attention only; "full": each
+            layer, from its input.
+        loss_chunk: positions of each row whose logits exist at a time.
+    """
+
+    dtype: DType = "bfloat16"
+    param_dtype: DType = "float32"
+    attention: str = "reference"
+    remat: str = "none"
+    loss_chunk: int = 256
+
+    def __post_init__(self) -> None:
+        _positive(self, "loss_chunk")
+        _require(
+            self.remat in REMAT_POLICIES,
+            f"ComputeConfig.remat is {self.remat!r}; known policies: {', '.join(REMAT_POLICIES)}",
+        )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; at most one is -1 and takes what the others leave.
+
+    `data` replicates parameters and splits rows; `fsdp` splits rows and parameters; `tensor` splits heads, feed-forward
+    and vocabulary.
+    """
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        for axis, size in sizes.items():
+            _require(
+                size == -1 or size >= 1, f"MeshConfig.{axis} is {size}; give a number of devices, or -1 for the rest"
+            )
+        free = [axis for axis, size in sizes.items() if size == -1]
+        _require(len(free) <= 1, f"MeshConfig: {' and '.join(free)} are all -1; only one axis can take the rest")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """z_loss: coefficient c of c · log²Z per token, which keeps the softmax normaliser near 1 (PaLM, section 5)."""
+
+    z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        _at_least_zero(self, "z_loss")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate by step.
+
+    Warm-up from 0 is linear over `warmup_steps`; what follows is named by `kind`:
+    "cosine" falls to `final_fraction · peak` at the end of the run; "wsd" (warm-up, stable, decay) stays at the peak
+    and falls over the last `decay_steps` of the run; "constant" stays. Continual pre-training re-warms: warm-up begins at
+    `initial_fraction · peak`, the rate that the base run ended with, instead of 0.
+    """
+
+    kind: Literal["cosine", "wsd", "constant"] = "cosine"
+    peak: float = 3e-4
+    warmup_steps: int = 100
+    initial_fraction: float = 0.0
+    final_fraction: float = 0.1
+    decay_steps: int = 0
+    decay_shape: Literal["linear", "cosine", "sqrt"] = "linear"
+
+    def __post_init__(self) -> None:
+        _positive(self, "peak")
+        _at_least_zero(self, "warmup_steps", "decay_steps")
+        for name in ("initial_fraction", "final_fraction"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"ScheduleConfig.{name} is {value}; it is a share of the peak, from 0 to 1")
+        _require(
+            self.kind == "wsd" or self.decay_steps == 0,
+            f"ScheduleConfig.decay_steps is {self.decay_steps}; only kind 'wsd' uses it, this one is {self.kind!r}",
+        )
+        _require(
+            self.kind != "wsd" or self.decay_steps > 0,
+            "ScheduleConfig.decay_steps must be given for kind 'wsd'; 10 to 20 % of the run is usual",
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer; weight decay spares norms and biases.
+
+    Attributes:
+        kind: "adamw"; "adafactor" (factored second moment, least memory); "muon" (orthogonalised momentum for the
+            matrices inside the layers, AdamW for embeddings, output projection and norms).
+        b1, b2, epsilon: of AdamW.
+        weight_decay: decoupled, times the learning rate.
+        clip_norm: global gradient norm above which gradients are scaled down; 0 for none.
+        moment_dtype: of the first moment (and Muon's momentum); second moments stay float32.
+    """
+
+    kind: Literal["adamw", "adafactor", "muon"] = "adamw"
+    b1: float = 0.9
+    b2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    moment_dtype: DType = "float32"
+
+    def __post_init__(self) -> None:
+        _positive(self, "epsilon")
+        _at_least_zero(self, "weight_decay", "clip_norm")
+        for name in ("b1", "b2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"OptimizerConfig.{name} is {value}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """What happens at a step whose loss or gradient is not finite, or whose gradient norm is a spike.
+
+    The step itself decides, on the devices: its update is dropped. With `on_bad_step` "skip" training goes on with the
+    next rows, up to `max_skipped` such steps in a row; with "stop" the state freezes there and the run stops, naming
+    the records of the rows.
+
+    Attributes:
+        on_bad_step: "skip" or "stop".
+        max_skipped: consecutive skipped steps after which the run stops all the same.
+        spike_factor: a gradient norm above this multiple of its running mean is bad; 0 for no spike policy.
+        spike_after: good steps before the running mean is trusted.
+    """
+
+    on_bad_step: Literal["skip", "stop"] = "skip"
+    max_skipped: int = 20
+    spike_factor: float = 0.0
+    spike_after: int = 100
+
+    def __post_init__(self) -> None:
+        _at_least_zero(self, "max_skipped", "spike_after")
+        _require(
+            self.spike_factor == 0 or self.spike_factor > 1,
+            f"GuardConfig.spike_factor is {self.spike_factor}; give a multiple above 1, or 0 for no spike policy",
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out loss, per slice.
+
+    Attributes:
+        every_steps: steps between evaluations; 0 for one at the end only.
+        batch_size: rows at a time; 0 for the training batch size.
+        max_rows: of each slice; 0 for all.
+        files: the user's own, each "NAME=PATH" where PATH is a packed cache, or a file or folder of JSON lines, Parquet
+            or plain text that is tokenised when the run starts.
+        vocabulary: path of the tokenizer, needed for files that are not packed.
+    """
+
+    every_steps: int = 0
+    batch_size: int = 0
+    max_rows: int = 0
+    files: tuple[str, ...] = ()
+    vocabulary: str = ""
+
+    def __post_init__(self) -> None:
+        _at_least_zero(self, "every_steps", "batch_size", "max_rows")
+        names = [file.partition("=")[0] for file in self.files]
+        for file, name in zip(self.files, names, strict=True):
+            _require(bool(name) and file != name, f"EvaluationConfig.files has {file!r}; write NAME=PATH")
+        _require(len(set(names)) == len(names), f"EvaluationConfig.files names two files alike: {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state is saved, and which saves are kept. The last step is always saved.
+
+    Attributes:
+        every_steps: steps between saves; 0 for none by steps.
+        every_minutes: minutes between saves; 0 for none by time.
+        keep: newest checkpoints kept.
+        keep_every_steps: checkpoints at multiples of this are kept for good; 0 for none.
+    """
+
+    every_steps: int = 500
+    every_minutes: float = 0.0
+    keep: int = 3
+    keep_every_steps: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least_zero(self, "every_steps", "every_minutes", "keep_every_steps")
+        _require(self.keep >= 2, f"CheckpointConfig.keep is {self.keep}; keep 2 or more, in case the newest is damaged")
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """What is written while training.
+
+    Attributes:
+        every_steps: steps between progress lines; metrics.jsonl and TensorBoard get every step.
+        tensorboard: whether event files are written (needs `tensorboardX`).
+        profile_steps: "FIRST-LAST", steps to trace into the run directory; empty for none.
+        peak_tflops: dense bf16 peak of one device in 10¹² FLOP/s for the MFU; 0: known devices from a table.
+        compilation_cache: folder of JAX's persistent compilation cache; empty for none.
+    """
+
+    every_steps: int = 10
+    tensorboard: bool = True
+    profile_steps: str = ""
+    peak_tflops: float = 0.0
+    compilation_cache: str = "~/.cache/hephaestus_jax/compilations"
+
+    def __post_init__(self) -> None:
+        _positive(self, "every_steps")
+        _at_least_zero(self, "peak_tflops")
+        if self.profile_steps:
+            _ = self.profile_range
+
+    @property
+    def profile_range(self) -> range:
+        """The steps to trace."""
+        if not self.profile_steps:
+            return range(0)
+        first, dash, last = self.profile_steps.partition("-")
+        good = bool(dash) and first.isdecimal() and last.isdecimal() and int(first) <= int(last)
+        _require(good, f"profile_steps is {self.profile_steps!r}; write FIRST-LAST, such as 10-12")
+        return range(int(first), int(last) + 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run.
+
+    Attributes:
+        run_dir: where everything the run writes goes; a second start there resumes.
+        mixture: `mixture.json`, or the folder that holds it.
+        model: the architecture.
+        train_steps: optimizer steps of the whole run, resumed ones included.
+        batch_size: B, rows per step over all devices.
+        microbatches: parts of a batch whose gradients are summed one after the other; the result does not change.
+        seed: of the initial weights. The order of the rows has its own seed, in the mixture.
+        init_from: run directory whose newest checkpoint gives the initial parameters; empty for fresh ones.
+        init_optimizer: whether its optimizer state is taken over too.
+    """
+
+    run_dir: str
+    mixture: str
+    model: ModelConfig
+    train_steps: int
+    batch_size: int
+    microbatches: int = 1
+    seed: int = 0
+    init_from: str = ""
+    init_optimizer: bool = False
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        _positive(self, "train_steps", "batch_size", "microbatches")
+        _require(bool(self.run_dir), "TrainConfig.run_dir is empty; give the folder that the run writes to")
+        _require(0 <= self.seed < 1 << 32, f"TrainConfig.seed is {self.seed}; it must be a 32-bit number, 0 or more")
+        _require(
+            self.batch_size % self.microbatches == 0,
+            f"TrainConfig.batch_size {self.batch_size} does not divide into {self.microbatches} microbatches",
+        )
+        _require(
+            bool(self.init_from) or not self.init_optimizer,
+            "TrainConfig.init_optimizer needs init_from, a run directory",
+        )
+        schedule = self.schedule
+        spent = schedule.warmup_steps + schedule.decay_steps
+        _require(
+            spent <= self.train_steps,
+            f"ScheduleConfig: warm-up and decay take {spent} steps, but the run has {self.train_steps};"
+            " lower warmup_steps or decay_steps, or raise train_steps",
+        )
+
+
+PARTS = (
+    RopeScaling, ModelConfig, ComputeConfig, MeshConfig, LossConfig, ScheduleConfig, OptimizerConfig, GuardConfig,
+    EvaluationConfig, CheckpointConfig, LoggingConfig,
+)  # fmt: skip
+"""What a gin file may bind besides `TrainConfig`."""
