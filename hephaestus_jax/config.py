@@ -196,7 +196,7 @@ class ScheduleConfig:
 
     Warm-up from 0 is linear over `warmup_steps`; what follows is named by `kind`:
     "cosine" falls to `final_fraction · peak` at the end of the run; "wsd" (warm-up, stable, decay) stays at the peak
-    and falls over the last `decay_steps` of the run; "constant" stays. Continual pre-training re-warms: warm-up begins at
+    and falls over the last `decay_steps` of the run; "constant" stays. Continual pre-training re-warms: it begins at
     `initial_fraction · peak`, the rate that the base run ended with, instead of 0.
     """
 
