@@ -32,6 +32,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "tensorstore>=0.1.84",
+        "tensorboardX>=2.6.2",
         "gin-config>=0.5",
         "numpy>=2",
         "seqio>=0.0.20",

@@ -22,7 +22,7 @@ from data_tasks.settings import current
 from data_tasks.vocabularies import HephaestusVocabulary
 from hephaestus_jax.data.task import CorpusSource, RecordSource, Rejected, RenderedTask
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import SPLITS, Record, from_json, record_id, to_json
+from hephaestus_jax.formats.records import SPLITS, Identified, from_json, identify, to_json
 from hephaestus_jax.formats.row_files import SUFFIXES
 from hephaestus_jax.formats.spans import Renderer
 from hephaestus_jax.formats.user_data import UserDataSource
@@ -65,8 +65,8 @@ class RecordDataSource(seqio.DataSource):
         start, stop = count * index // shards, count * (index + 1) // shards
 
         def encoded() -> object:
-            for record in source.read(start, stop):
-                yield {"record": json.dumps(to_json(record)), "record_id": record_id(record)}
+            for identifier, record in source.read(start, stop):
+                yield {"record": json.dumps(to_json(record)), "record_id": identifier}
 
         signature = {name: tf.TensorSpec((), tf.string) for name in ("record", "record_id")}
         return tf.data.Dataset.from_generator(encoded, output_signature=signature)
@@ -101,7 +101,7 @@ class RenderAndTokenize:
         return dataset.map(tokenized).filter(lambda example: example["kept"]).map(without_flag)
 
     def _tokenize_one(self, encoded: bytes) -> tuple[np.ndarray, np.ndarray, np.bool_]:
-        one = self.rendered_task("", "", _Single(from_json(json.loads(encoded))))
+        one = self.rendered_task("", "", _Single(identify(from_json(json.loads(encoded)))))
         (result,) = one.read(0, 1)
         if isinstance(result, Rejected):
             return np.zeros(0, np.int32), np.zeros(0, np.float32), np.bool_(False)
@@ -110,15 +110,15 @@ class RenderAndTokenize:
 
 @dataclass(frozen=True)
 class _Single:
-    record: Record
+    record: Identified
 
     def fingerprint(self) -> str:
-        return record_id(self.record)
+        return self.record.id
 
     def count(self) -> int:
         return 1
 
-    def read(self, start: int, stop: int) -> Iterator[Record]:
+    def read(self, start: int, stop: int) -> Iterator[Identified]:
         return iter([self.record][start:stop])
 
 

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from data_tasks.settings import current
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import SLICES, SPLITS, digest, record_id, to_json
+from hephaestus_jax.formats.records import SLICES, SPLITS, digest, to_json
 from hephaestus_jax.formats.store import Corpus
 
 
@@ -73,8 +73,8 @@ class HephaestusCorpus(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         renderer = current().renderer
-        for record in self._corpus().read(self.builder_config.name, split):
-            identifier, origin = record_id(record), record.provenance
+        for identifier, record in self._corpus().read(self.builder_config.name, split):
+            origin = record.provenance
             yield (
                 identifier,
                 {

@@ -198,6 +198,9 @@ class ScheduleConfig:
     "cosine" falls to `final_fraction · peak` at the end of the run; "wsd" (warm-up, stable, decay) stays at the peak
     and falls over the last `decay_steps` of the run; "constant" stays. Continual pre-training re-warms: it begins at
     `initial_fraction · peak`, the rate that the base run ended with, instead of 0.
+
+    The schedule ends with the run, at `TrainConfig.train_steps`, and moves with it when a resumed run is made longer;
+    `total_steps` fixes its end elsewhere.
     """
 
     kind: Literal["cosine", "wsd", "constant"] = "cosine"
@@ -207,10 +210,11 @@ class ScheduleConfig:
     final_fraction: float = 0.1
     decay_steps: int = 0
     decay_shape: Literal["linear", "cosine", "sqrt"] = "linear"
+    total_steps: int = 0
 
     def __post_init__(self) -> None:
         _positive(self, "peak")
-        _at_least_zero(self, "warmup_steps", "decay_steps")
+        _at_least_zero(self, "warmup_steps", "decay_steps", "total_steps")
         for name in ("initial_fraction", "final_fraction"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"ScheduleConfig.{name} is {value}; it is a share of the peak, from 0 to 1")
@@ -373,6 +377,7 @@ class TrainConfig:
         mixture: `mixture.json`, or the folder that holds it.
         model: the architecture.
         train_steps: optimizer steps of the whole run, resumed ones included.
+        stop_after: step after which this process saves and ends, as if it had been asked to; 0 for none.
         batch_size: B, rows per step over all devices.
         microbatches: parts of a batch whose gradients are summed one after the other; the result does not change.
         seed: of the initial weights. The order of the rows has its own seed, in the mixture.
@@ -386,6 +391,7 @@ class TrainConfig:
     train_steps: int
     batch_size: int
     microbatches: int = 1
+    stop_after: int = 0
     seed: int = 0
     init_from: str = ""
     init_optimizer: bool = False
@@ -401,6 +407,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "train_steps", "batch_size", "microbatches")
+        _at_least_zero(self, "stop_after")
         _require(bool(self.run_dir), "TrainConfig.run_dir is empty; give the folder that the run writes to")
         _require(0 <= self.seed < 1 << 32, f"TrainConfig.seed is {self.seed}; it must be a 32-bit number, 0 or more")
         _require(
@@ -411,13 +418,16 @@ class TrainConfig:
             bool(self.init_from) or not self.init_optimizer,
             "TrainConfig.init_optimizer needs init_from, a run directory",
         )
-        schedule = self.schedule
-        spent = schedule.warmup_steps + schedule.decay_steps
         _require(
-            spent <= self.train_steps,
-            f"ScheduleConfig: warm-up and decay take {spent} steps, but the run has {self.train_steps};"
-            " lower warmup_steps or decay_steps, or raise train_steps",
+            self.schedule.decay_steps <= self.schedule_steps,
+            f"ScheduleConfig.decay_steps is {self.schedule.decay_steps}; the schedule has {self.schedule_steps} steps;"
+            " lower it, or raise train_steps",
         )
+
+    @property
+    def schedule_steps(self) -> int:
+        """The step at which the learning rate's schedule ends."""
+        return self.schedule.total_steps or self.train_steps
 
 
 PARTS = (

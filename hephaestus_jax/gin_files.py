@@ -19,18 +19,28 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Any, Generic, TypeVar, Union
 
 import gin
 from hephaestus_jax.errors import UserError
 
 T = TypeVar("T")
 
+
+@dataclasses.dataclass(frozen=True)
+class Loaded(Generic[T]):
+    """A dataclass as gin files bound it, and the text of its operative configuration (`operative_text`)."""
+
+    value: T
+    operative: str
+
+
 OVERRIDE = "--gin."
 _PACKAGE = Path(__file__).resolve().parent
 # A checkout has its gin/ beside the package; an installed package has it inside, under a name of its own, because
 # `import gin` must find gin-config.
 SHIPPED = (_PACKAGE.parent / "gin", _PACKAGE / "shipped_gin")
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _NAME = re.compile(r"[A-Za-z_][\w./]*(\.[A-Za-z_]\w*)?$")
 
 
@@ -104,6 +114,48 @@ def load_gin(
     return made
 
 
+def load_gin_with_text(
+    target: type[T],
+    gin_files: str | Path | Sequence[str | Path],
+    overrides: Sequence[str] = (),
+    also: Sequence[type] = (),
+) -> Loaded[T]:
+    """`load_gin`, and the text of a gin file that binds the same dataclass completely, defaults included."""
+    value = load_gin(target, gin_files, overrides, also)
+    return Loaded(value, operative_text(value))
+
+
+def operative_text(value: Any) -> str:
+    """A gin file that binds the dataclass `value`, dataclasses within it and all: every field, defaults included.
+
+    It depends on the values alone, so equal configurations give equal texts, and loading it gives an equal dataclass.
+
+    Raises:
+        ValueError: a value cannot be written in gin, or one class occurs twice with different values.
+    """
+    blocks: dict[str, list[str]] = {}
+
+    def literal(value: Any) -> str:
+        if not dataclasses.is_dataclass(value):
+            text = repr(value)
+            try:
+                same = ast.literal_eval(text) == value
+            except (ValueError, SyntaxError):  # nan, inf and whatever is no literal
+                same = False
+            if not same:
+                raise ValueError(f"{text} cannot be written in gin")
+            return text
+        name = type(value).__name__
+        lines = [f"{name}.{field.name} = {literal(getattr(value, field.name))}" for field in dataclasses.fields(value)]
+        if blocks.setdefault(name, lines) != lines:
+            raise ValueError(f"two different {name} in one configuration cannot be written in gin")
+        return f"@{name}()"
+
+    root = literal(value)[1:-2]
+    order = [root, *sorted(set(blocks) - {root})]
+    return "\n\n".join("\n".join(sorted(blocks[name])) for name in order) + "\n"
+
+
 @functools.cache
 def _read_shipped() -> None:
     """Lets `include 'gin/...'` find the shipped files. Called once: gin keeps its readers for good."""
@@ -160,7 +212,7 @@ def _check_required() -> None:
 
 def _macros() -> tuple[set[str], set[str]]:
     """The macros that the parsed configuration defines (`NAME = ...`) and those it uses (`%NAME`)."""
-    config = gin.config_str()
+    config = _STRING.sub("''", gin.config_str())  # a path may hold a %20
     return set(re.findall(r"(?m)^(\w+) = ", config)), set(re.findall(r"%(\w+)(?![\w.])", config))
 
 

@@ -5,11 +5,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hephaestus_jax import gin_files
+from hephaestus_jax.config import PARTS, MeshConfig, ModelConfig, RopeScaling, TrainConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.config import InstalledCorpusConfig
-from hephaestus_jax.gin_files import SHIPPED, find_gin_file, load_gin, split_overrides
+from hephaestus_jax.gin_files import (
+    SHIPPED,
+    find_gin_file,
+    load_gin,
+    load_gin_with_text,
+    operative_text,
+    split_overrides,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +69,9 @@ def test_fields_macros_and_references(load: Any) -> None:
         ("PATH='quoted'", "quoted"),
         ("PATH=it's", "it's"),
         ("PATH=back\\slash", "back\\slash"),
+        ("PATH=gs://bucket/my%20data", "gs://bucket/my%20data"),
+        ("PATH=" + "/a long%20way 'off'" * 30, "/a long%20way 'off'" * 30),
+        ('PATH=it\'s %HOME or "%x"', 'it\'s %HOME or "%x"'),
         ("Settings.path=~/x.json", "~/x.json"),
         ("PATH=", ""),
     ],
@@ -150,6 +163,75 @@ def test_later_files_override_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / "a.gin").write_text("Settings.path = 'a'\nSettings.steps = 1\n")
     (tmp_path / "b.gin").write_text("Settings.path = 'b'\n")
     assert load_gin(Settings, [tmp_path / "a.gin", tmp_path / "b.gin"]) == Settings("b", 1)
+
+
+def test_the_operative_text_binds_everything_and_loads_to_the_same(tmp_path: Path) -> None:
+    text = "STEPS = 7\nSettings.path = 'a'\nSettings.steps = %STEPS\nSettings.inner = @Inner()\nInner.depth = 5\n"
+    (tmp_path / "a.gin").write_text(text)
+    loaded = load_gin_with_text(Settings, tmp_path / "a.gin", ["Settings.names=('x',)"], [Inner])
+    assert loaded.operative == (
+        "Settings.flag = False\nSettings.inner = @Inner()\nSettings.mode = 'fast'\nSettings.names = ('x',)\n"
+        "Settings.pair = (1, 'a')\nSettings.path = 'a'\nSettings.rate = 0.5\nSettings.steps = 7\n\nInner.depth = 5\n"
+    )
+    (tmp_path / "b.gin").write_text(loaded.operative)
+    again = load_gin_with_text(Settings, tmp_path / "b.gin", [], [Inner])
+    assert again == loaded and again.value == load_gin(Settings, tmp_path / "a.gin", ["Settings.names=('x',)"], [Inner])
+
+
+text = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
+floats = st.floats(min_value=1e-300, allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    made=st.builds(
+        TrainConfig,
+        run_dir=text.filter(bool),
+        mixture=text,
+        model=st.builds(
+            ModelConfig,
+            name=text,
+            vocab_size=st.integers(1, 1 << 40),
+            embed_dim=st.just(4),
+            mlp_dim=st.just(4),
+            num_layers=st.just(1),
+            num_heads=st.just(1),
+            num_kv_heads=st.just(1),
+            head_dim=st.just(2),
+            rope_theta=floats,
+            rope_scaling=st.none() | st.builds(RopeScaling, factor=floats),
+            tied_embeddings=st.booleans(),
+        ),
+        train_steps=st.integers(1000, 1 << 40),
+        batch_size=st.just(8),
+        mesh=st.builds(MeshConfig, fsdp=st.sampled_from([-1, 2])),
+    )
+)
+def test_the_operative_text_of_a_run_loads_to_the_same_run(
+    tmp_path_factory: pytest.TempPathFactory, made: TrainConfig
+) -> None:
+    path = tmp_path_factory.mktemp("gin") / "run.gin"
+    path.write_text(operative_text(made), "utf-8", newline="")
+    again = load_gin_with_text(TrainConfig, path, also=PARTS)
+    assert again.value == made and again.operative == operative_text(made)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    left: Any
+    right: Any = None
+
+
+@pytest.mark.parametrize("value", [Pair(float("nan")), Pair(float("inf")), Pair(object()), Pair(Inner(1), Inner(2))])
+def test_what_gin_cannot_say_is_no_operative_text(value: Pair) -> None:
+    with pytest.raises(ValueError, match="cannot be written in gin"):
+        operative_text(value)
+
+
+def test_one_part_in_two_places_is_written_once() -> None:
+    assert (
+        operative_text(Pair(Inner(3), Inner(3))) == "Pair.left = @Inner()\nPair.right = @Inner()\n\nInner.depth = 3\n"
+    )
 
 
 def test_overrides_are_told_from_other_arguments() -> None:

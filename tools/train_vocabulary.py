@@ -62,7 +62,7 @@ def interleaved_records(corpus: Corpus) -> Iterator[Record]:
 
     def placed(slice_name: str) -> Iterator[tuple[float, str, Record]]:
         count = corpus.count(slice_name, "train")
-        for number, record in enumerate(corpus.read(slice_name, "train")):
+        for number, (_, record) in enumerate(corpus.read(slice_name, "train")):
             yield (number + 0.5) / count, slice_name, record
 
     slices = [name for name in SLICES if corpus.count(name, "train")]

@@ -19,7 +19,7 @@ import numpy as np
 
 from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import Record, Trajectory, digest, record_id
+from hephaestus_jax.formats.records import Identified, Trajectory, digest
 from hephaestus_jax.formats.spans import Renderer
 from hephaestus_jax.formats.store import Corpus
 
@@ -83,7 +83,7 @@ class RecordSource(Protocol):
     def count(self) -> int:
         """Number of records."""
 
-    def read(self, start: int, stop: int) -> Iterator[Record]:
+    def read(self, start: int, stop: int) -> Iterator[Identified]:
         """Records `start` to `stop` (exclusive), in order."""
 
 
@@ -107,7 +107,7 @@ class CorpusSource:
         """Number of records."""
         return self._corpus.count(self.slice, self.split)
 
-    def read(self, start: int, stop: int) -> Iterator[Record]:
+    def read(self, start: int, stop: int) -> Iterator[Identified]:
         """Records `start` to `stop` (exclusive), in id order."""
         return self._corpus.read(self.slice, self.split, start, stop)
 
@@ -144,16 +144,16 @@ class RenderedTask:
 
         results: list[TokenizedRecord | Rejected | None] = []
         renderings, kept, with_turns = [], [], False
-        for record in self.source.read(start, stop):
+        for identifier, record in self.source.read(start, stop):
             try:
                 rendering = self.renderer.render(record)
                 check_unicode(rendering.text)
                 renderings.append(rendering)
                 with_turns |= isinstance(record, Trajectory)
-                kept.append((len(results), record_id(record), record.provenance))
+                kept.append((len(results), identifier, record.provenance))
                 results.append(None)
             except UserError as error:
-                results.append(Rejected(record_id(record), str(error)))
+                results.append(Rejected(identifier, str(error)))
         # documents can be tokenised with any vocabulary, trajectories only with one that has their family's controls
         controls = self.renderer.controls if with_turns else ()
         tokenized = tokenize(renderings, load_vocabulary(self.vocabulary), controls)

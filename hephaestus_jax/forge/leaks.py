@@ -21,7 +21,7 @@ import ahocorasick_rs
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.holdout import HeldOut
-from hephaestus_jax.formats.records import SLICES, Json, Record, record_id, to_json
+from hephaestus_jax.formats.records import SLICES, Json, Record, to_json
 from hephaestus_jax.formats.store import Corpus
 from hephaestus_jax.progress import Progress
 
@@ -64,9 +64,8 @@ class LeakScanner:
         text = _readable(text)
         return [*self._named(text, place), *self._copied(text, place)]
 
-    def scan_record(self, record: Record) -> list[Leak]:
+    def scan_record(self, identifier: str, record: Record) -> list[Leak]:
         """The leaks of one record, field by field; provenance is no training text."""
-        identifier = record_id(record)
         fields = {key: value for key, value in to_json(record).items() if key not in ("provenance", "kind")}
         leaks = []
         for field, value in fields.items():
@@ -109,8 +108,8 @@ def scan_corpus(corpus: Corpus, scanner: LeakScanner) -> Iterator[Leak]:
     total = sum(corpus.count(name, "train") for name in SLICES)
     with Progress("scanning the corpus", "records", total) as progress:
         for name in SLICES:
-            for record in progress.track(corpus.read(name, "train")):
-                for leak in scanner.scan_record(record):
+            for identifier, record in progress.track(corpus.read(name, "train")):
+                for leak in scanner.scan_record(identifier, record):
                     yield Leak(f"{name}/train {leak.place}", leak.kind, leak.trace, leak.context)
 
 

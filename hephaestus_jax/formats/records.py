@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from hephaestus_jax.errors import UserError
 
@@ -186,6 +186,14 @@ class Document:
 
 Record = ApiDoc | Trajectory | Document
 
+
+class Identified(NamedTuple):
+    """A record and its `record_id`, which takes longer to derive than to keep."""
+
+    id: str
+    record: Record
+
+
 _KINDS: dict[str, type] = {cls.__name__: cls for cls in (ApiDoc, Trajectory, Document)}
 _STEPS: dict[str, type] = {cls.__name__: cls for cls in (*get_args(Action), *get_args(Observation))}
 _NESTED: dict[str, dict[str, type]] = {
@@ -268,3 +276,8 @@ def record_id(record: Record) -> str:
     value = to_json(record)
     value["provenance"] = {k: v for k, v in value["provenance"].items() if k != "processing"}
     return digest(value)
+
+
+def identify(record: Record) -> Identified:
+    """The record with its id."""
+    return Identified(record_id(record), record)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import Json, Record, digest, from_json, record_id, to_json
+from hephaestus_jax.formats.records import Identified, Json, Record, digest, from_json, identify, to_json
 
 FORMAT = 1
 SHARD_RECORDS = 16_384
@@ -79,8 +79,8 @@ class Corpus:
         """Changes whenever a record of the slice and split changes."""
         return digest([shard.sha256 for shard in self.shards(slice_name, split)])
 
-    def read(self, slice_name: str, split: str, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """Records `start` to `stop` (exclusive) in id order.
+    def read(self, slice_name: str, split: str, start: int = 0, stop: int | None = None) -> Iterator[Identified]:
+        """Records `start` to `stop` (exclusive) in id order, with the ids that are stored beside them.
 
         Raises:
             UserError: a shard is missing or damaged.
@@ -93,17 +93,17 @@ class Corpus:
                 yield from self._read_shard(shard, low, high)
             first += shard.records
 
-    def _read_shard(self, shard: Shard, low: int, high: int) -> Iterator[Record]:
+    def _read_shard(self, shard: Shard, low: int, high: int) -> Iterator[Identified]:
         path = Path(self.directory) / shard.file
         try:
             with pq.ParquetFile(path) as parquet:
                 groups = range(low // ROW_GROUP_RECORDS, (high - 1) // ROW_GROUP_RECORDS + 1)
-                table = parquet.read_row_groups(list(groups), columns=["record"])
+                table = parquet.read_row_groups(list(groups), columns=["id", "record"])
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{path} is missing or damaged ({error}); rebuild the corpus") from error
         offset = groups.start * ROW_GROUP_RECORDS
-        for value in table.column("record").slice(low - offset, high - low):
-            yield from_json(json.loads(value.as_py()))
+        for row in table.slice(low - offset, high - low).to_pylist():
+            yield Identified(row["id"], from_json(json.loads(row["record"])))
 
     def verify(self) -> None:
         """Compares every shard with its digest.
@@ -147,18 +147,17 @@ def write_corpus(
     return Corpus(directory)
 
 
-def _distinct(records: Iterable[Record]) -> list[tuple[str, Record]]:
+def _distinct(records: Iterable[Record]) -> list[Identified]:
     """Ids and records in id order; of equal ids the first in order of their texts, whichever came first."""
     rows: dict[str, Record] = {}
-    for record in map(_storable, records):
-        identifier = record_id(record)
+    for identifier, record in map(identify, map(_storable, records)):
         known = rows.get(identifier)
         if known is None or _text(record) < _text(known):
             rows[identifier] = record
-    return sorted(rows.items())
+    return [Identified(*row) for row in sorted(rows.items())]
 
 
-def _write_shard(folder: Path, number: int, rows: list[tuple[str, Record]]) -> Shard:
+def _write_shard(folder: Path, number: int, rows: list[Identified]) -> Shard:
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, list[str]] = {name: [] for name in _SCHEMA.names}
     for identifier, record in rows:

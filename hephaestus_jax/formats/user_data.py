@@ -27,7 +27,7 @@ from hephaestus_jax.formats.adp import trajectory_from_adp
 from hephaestus_jax.formats.adp_schema import SCHEMA_VERSION
 from hephaestus_jax.formats.messages import trajectory_from_messages
 from hephaestus_jax.formats.quarantine import Quarantine
-from hephaestus_jax.formats.records import Document, Json, Provenance, Record, digest
+from hephaestus_jax.formats.records import Document, Identified, Json, Provenance, Record, digest, identify
 from hephaestus_jax.formats.row_files import SUFFIXES, RowFile, file_digest, row_file
 from hephaestus_jax.progress import Progress
 
@@ -78,7 +78,7 @@ class UserDataSource:
         """
         return self._index.starts[-1]
 
-    def read(self, start: int, stop: int) -> Iterator[Record]:
+    def read(self, start: int, stop: int) -> Iterator[Identified]:
         """Records `start` to `stop` (exclusive), in order.
 
         Raises:
@@ -127,13 +127,13 @@ class _IndexedFile:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def read(self, start: int, stop: int, source: UserDataSource) -> Iterator[Record]:
+    def read(self, start: int, stop: int, source: UserDataSource) -> Iterator[Identified]:
         """The records of good rows `start` to `stop` of this file."""
         if _stamp(self.rows.path) != self.stamp:
             raise UserError(f"{self.rows.path} has changed since it was indexed; start again")
         contents = self.rows.at(list(self.keys[start:stop]))
         for number, content in zip(self.numbers[start:stop], contents, strict=True):
-            yield _record(self.form, _parsed(content), _Place(self.name, self.digest, number), source)
+            yield identify(_record(self.form, _parsed(content), _Place(self.name, self.digest, number), source))
 
 
 class _Place(NamedTuple):

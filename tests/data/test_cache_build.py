@@ -86,20 +86,40 @@ def ended(build: subprocess.Popen[str]) -> None:
     build.stderr.close()
 
 
-def unit_seen(partial: Path) -> bool:
-    return any(partial.glob("units/*.json"))
+# What a build does, as the kernel is asked for it: the event, and the end of the path that it is about.
+MOMENTS = {
+    "a unit is half written": ("os.rename", ".npz"),
+    "a unit is written but not counted": ("os.rename", ".json"),
+    "units are laid out": ("open", "units/00000007.npz"),
+    "arrays are written": ("open", "cache/tokens/zarr.json"),
+    "the manifest is written": ("os.rename", "cache/manifest.json"),
+}
+STOP = """
+import pathlib, time
+def stop(event, arguments):
+    if event != {event!r} or event == "open" and arguments[1] != "r":
+        return
+    if str(arguments[event == "os.rename"]).endswith({end!r}):
+        if {end!r} == ".npz":
+            os.truncate(arguments[0], os.path.getsize(arguments[0]) // 2)
+        pathlib.Path({flag!r}).touch()
+        time.sleep(600)
+sys.addaudithook(stop)
+"""
 
 
-def half_written_unit_seen(partial: Path) -> bool:
-    return any(partial.glob("units/*.partial"))
+def kill(build: subprocess.Popen[str]) -> None:
+    """SIGKILL; the workers are left to notice. A build that has ended was not killed."""
+    build.kill()
+    ended(build)
+    assert build.returncode == -signal.SIGKILL
 
 
-def arrays_seen(partial: Path) -> bool:
-    return (partial / "cache" / "tokens" / "c").exists()
-
-
-def manifest_seen(partial: Path) -> bool:
-    return (partial / "cache" / "manifest.json").exists()
+def wait_until(condition: Callable[[], bool], build: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert build.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.slow
@@ -107,23 +127,18 @@ def manifest_seen(partial: Path) -> bool:
 def test_killed_again_and_again_it_ends_in_the_same_bytes(
     source: RandomSource, undisturbed: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
-    slow = dataclasses.replace(source, pause=0.004)  # long enough for every kill to fall into the build
-    partial = tmp_path / "out" / (cache_name(slow, LENGTH, slow.fingerprint()) + ".partial")
-    rng = random.Random(workers)
-    moments = [unit_seen, half_written_unit_seen, None, arrays_seen, manifest_seen]
-    killed = 0
-    for moment in moments:
-        build = start_build(slow, tmp_path / "out", workers)
-        deadline = time.monotonic() + (rng.uniform(0.3, 1.0) if moment is None else 20)
-        while build.poll() is None and time.monotonic() < deadline and not (moment and moment(partial)):
-            time.sleep(0.0002)
-        build.kill()  # SIGKILL; the workers are left to notice
-        ended(build)
-        killed += build.returncode == -signal.SIGKILL
-    assert killed >= 3  # the last moment is short and may be missed
-    final = build_cache(slow, tmp_path / "out", LENGTH, workers=workers, unit_records=UNIT).path
+    out, rng = tmp_path / "out", random.Random(workers)
+    build = start_build(dataclasses.replace(source, pause=0.02), out, workers)  # takes much longer than it is given
+    time.sleep(rng.uniform(0.3, 1.5))
+    kill(build)
+    for number, (event, end) in enumerate(MOMENTS.values()):
+        flag = tmp_path / f"stopped {number}"
+        build = start_build(source, out, workers, first=STOP.format(event=event, end=end, flag=str(flag)))
+        wait_until(flag.exists, build)
+        kill(build)
+    final = build_cache(source, out, LENGTH, workers=workers, unit_records=UNIT).path
     assert digests(final) == undisturbed
-    assert os.listdir(tmp_path / "out") == [final.name]
+    assert os.listdir(out) == [final.name]
 
 
 @pytest.mark.parametrize("last", ["", "rename(*a); "])
@@ -163,29 +178,22 @@ def test_a_killed_worker_is_one_line_and_the_next_build_goes_on(
 
 
 def test_workers_do_not_outlive_a_killed_build(source: RandomSource, tmp_path: Path) -> None:
-    build = start_build(dataclasses.replace(source, pause=0.01), tmp_path / "out", workers=2)
+    build = start_build(dataclasses.replace(source, pause=0.05), tmp_path / "out", workers=2)
 
     def children() -> list[str]:
         return Path(f"/proc/{build.pid}/task/{build.pid}/children").read_text().split()
 
-    partial = next_partial(tmp_path / "out")
-    while not half_written_unit_seen(partial()) and not unit_seen(partial()):
-        time.sleep(0.01)
+    wait_until(lambda: len(children()) >= 3, build)  # two workers, and what cleans up after them
     workers = children()
-    assert len(workers) >= 2
     build.kill()
     ended(build)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(running(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     left = [pid for pid in workers if running(pid)]
     for pid in left:
         os.kill(int(pid), signal.SIGKILL)
     assert not left
-
-
-def next_partial(out: Path) -> Callable[[], Path]:
-    return lambda: next(out.glob("*.partial"), out)
 
 
 def running(pid: str) -> bool:

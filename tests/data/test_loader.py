@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hephaestus_jax.data import loader as loader_module
 from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.loader import (
     PADDING_ROW,
@@ -156,15 +157,22 @@ def test_a_loader_of_so_many_batches_ends_and_reads_no_further():
     assert len(mixture.caches["text"].asked) == 12
 
 
-def test_bytes_and_stall_time_are_counted():
-    released = threading.Event()
-    mixture = make_mixture(before_read=lambda rows: released.wait(PATIENCE_SECONDS))
+def test_bytes_and_stall_time_are_counted(monkeypatch):
+    asked = threading.Event()
+    readings = iter([10.0, 12.5, 20.0, 21.0])
+
+    def clock():
+        asked.set()  # only a clock that is read before the wait lets the read go on
+        return next(readings)
+
+    mixture = make_mixture(before_read=lambda rows: asked.wait())
+    monkeypatch.setattr(loader_module, "time", SimpleNamespace(perf_counter=clock))
     with Loader(mixture, 6) as loader:
-        threading.Timer(0.2, released.set).start()
         batch = next(loader)
-        assert 0.05 < loader.stall_seconds < PATIENCE_SECONDS
+        assert loader.stall_seconds == 2.5
         assert loader.bytes_delivered == batch.nbytes == 6 * LENGTH * 16
         next(loader)
+        assert loader.stall_seconds == 3.5
         assert loader.bytes_delivered == 2 * batch.nbytes
 
 

@@ -19,7 +19,7 @@ def test_tfds_load_gives_every_record_of_every_split(name: str, corpus: Path, tm
     loaded, info = tfds.load(f"hephaestus_corpus/{name}", data_dir=tmp_path, with_info=True)
     assert {split: info.splits[split].num_examples for split in loaded} == {"train": 400, "validation": 20}
     found = {row["id"].decode(): row for row in tfds.as_numpy(loaded["validation"])}
-    expected = {record_id(record): record for record in Corpus(corpus).read(name, "validation")}
+    expected = dict(Corpus(corpus).read(name, "validation"))
     assert found.keys() == expected.keys()
     for identifier, row in found.items():
         assert from_json(json.loads(row["record"])) == expected[identifier]

@@ -333,6 +333,20 @@ def test_what_is_written_is_read(style, summary, fields, errors):
     assert parsed.description.endswith("The end.")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Returns:\n----------\n  x: one\nArgs:", {"x", "one"}),
+        ("Raises:\n----------\n    Deep\nplain", {"Deep", "plain"}),
+        ("Raises\n------\n  ValueError: bad\nArgs:", {"ValueError", "bad"}),
+        ("The answer\n----------\nArgs:\n-----\n  x: one", {"answer", "x", "one"}),
+        ("Parameters\n----------\n... g\nAside:\n----------", {"Aside", "g"}),
+    ],
+)
+def test_headings_of_two_styles_lose_nothing(text, words):
+    assert words <= set(re.findall(r"\w+", str(parse_docstring(text)).replace("\\n", " ")))
+
+
 LINES = st.sampled_from(
     ["Args:", "  x: one", "    more", "", "Returns:", "Parameters", "----------", "y : int", "    Deep", ">>> f()",
      "4", "... g", "```", "```python", ":param z: three", ":returns: q", "Raises:", "  ValueError: bad", "Examples:",

@@ -26,6 +26,7 @@ from hephaestus_jax.formats.records import (
     TextObservation,
     Tool,
     Trajectory,
+    identify,
     record_id,
     slice_of,
 )
@@ -124,7 +125,7 @@ def test_clean_records_show_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "record"), PLANTED)
 def test_planted_leaks_are_found(kind: str, record: Record) -> None:
-    leaks = SCANNER.scan_record(record)
+    leaks = SCANNER.scan_record(*identify(record))
     assert kind in {leak.kind for leak in leaks}
     assert all(leak.trace in leak.context or leak.kind == "docstring" or "\n" in leak.context for leak in leaks)
 
@@ -139,7 +140,7 @@ def test_every_planted_record_is_named_in_a_corpus(tmp_path: Path) -> None:
 
 
 def test_provenance_is_not_training_text() -> None:
-    assert ORIGIN.path == "frob_matrix.py" and SCANNER.scan_record(CLEAN[0]) == []
+    assert ORIGIN.path == "frob_matrix.py" and SCANNER.scan_record(*identify(CLEAN[0])) == []
 
 
 def test_an_empty_list_finds_nothing() -> None:

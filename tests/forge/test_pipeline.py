@@ -63,7 +63,7 @@ def config(site: Path, **fields: object) -> InstalledCorpusConfig:
 
 
 def records(corpus: Corpus, slice_name: str, split: str = "train") -> list[Record]:
-    return list(corpus.read(slice_name, split))
+    return [record for _, record in corpus.read(slice_name, split)]
 
 
 def digests(folder: Path) -> dict[str, str]:

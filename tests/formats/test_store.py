@@ -8,7 +8,7 @@ import pytest
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats import store
-from hephaestus_jax.formats.records import ApiAction, ApiDoc, Document, Provenance, Trajectory, record_id
+from hephaestus_jax.formats.records import ApiAction, ApiDoc, Document, Provenance, Trajectory, identify, record_id
 from hephaestus_jax.formats.store import Corpus, write_corpus
 
 
@@ -34,7 +34,7 @@ def test_any_range_reads_back_in_id_order(tmp_path: Path) -> None:
     expected = sorted(documents, key=record_id)
     assert [shard.records for shard in corpus.shards("text", "train")] == [100, 100, 57]
     for start, stop in [(0, 257), (0, 0), (15, 17), (99, 101), (100, 200), (250, 257), (3, 4)]:
-        assert list(corpus.read("text", "train", start, stop)) == expected[start:stop]
+        assert list(corpus.read("text", "train", start, stop)) == list(map(identify, expected[start:stop]))
     assert list(corpus.read("code", "train")) == []
     corpus.verify()
 
@@ -57,7 +57,7 @@ def test_parameters_and_arguments_keep_their_order(tmp_path: Path) -> None:
     call = Trajectory((ApiAction("f", {"x2": 1, "x1": {"b": 1, "a": 2}}),), Provenance("a", "1", "MIT"))
     records = {("agent_docs", "train"): [_api("x", "b", "a")], ("agent_trajectories", "train"): [call]}
     corpus = write_corpus(tmp_path / "c", records, {})
-    (doc,), (trajectory,) = (corpus.read(slice_name, "train") for slice_name in ("agent_docs", "agent_trajectories"))
+    ((_, doc),), ((_, trajectory),) = (corpus.read(slice_name, "train") for slice_name in ("agent_docs", "agent_trajectories"))
     assert list(doc.parameters["properties"]) == ["x", "b", "a"] and list(doc.parameters) == ["type", "properties"]
     assert repr(trajectory.steps) == repr(call.steps)
 
@@ -74,10 +74,10 @@ def test_text_that_utf8_cannot_hold_keeps_a_consistent_id(tmp_path: Path) -> Non
     corpus = write_corpus(
         tmp_path / "c", {("text", "train"): [Document("lone \ud800, pair \ud83d\ude00", "text", where)]}, {}
     )
-    (found,) = corpus.read("text", "train")
+    ((identifier, found),) = corpus.read("text", "train")
     assert found.text == "lone \ufffd, pair 😀"
     table = store.pq.read_table(tmp_path / "c" / corpus.shards("text", "train")[0].file)
-    assert table["id"].to_pylist() == [record_id(found)]
+    assert table["id"].to_pylist() == [record_id(found)] == [identifier]
 
 
 def test_damage_is_found(tmp_path: Path) -> None:

@@ -56,11 +56,13 @@ def write_parquet(path, rows, row_group_size=3):
 
 
 def records(source):
-    return list(source.read(0, source.count()))
+    found = list(source.read(0, source.count()))
+    assert found == [identify(record) for _, record in found]
+    return [record for _, record in found]
 
 
 def texts(source, start, stop):
-    return [record.text for record in source.read(start, stop)]
+    return [record.text for _, record in source.read(start, stop)]
 
 
 def test_text_with_everything_a_row_may_state(tmp_path):
@@ -206,7 +208,7 @@ def test_two_readers_of_one_source_do_not_disturb_each_other(many):
     source = UserDataSource(many)
     whole = texts(source, 0, source.count())
     first, second = source.read(0, len(whole)), source.read(0, len(whole))
-    pairs = [(a.text, b.text) for a, b in zip(first, second, strict=True)]
+    pairs = [(a.record.text, b.record.text) for a, b in zip(first, second, strict=True)]
     assert pairs == list(zip(whole, whole, strict=True))
     abandoned = source.read(3, 8)
     next(abandoned)

@@ -27,7 +27,7 @@ from hephaestus_jax.data.packing import pack, split
 from hephaestus_jax.data.task import RenderedTask, TokenizedRecord
 from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import Record, digest, record_id
+from hephaestus_jax.formats.records import Identified, Record, digest, identify
 from hephaestus_jax.formats.rendering import RecordRenderer
 from hephaestus_jax.formats.store import Corpus
 from hephaestus_jax.progress import Progress
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         packed = {name: _pack_lengths(*shape, args) for name, shape in DISTRIBUTIONS.items()}
         found = {}
         for name, path in tokenize_benchmark.vocabularies(args, renderer, folder).items():
-            found[name] = _build(name, RenderedTask("bench", "train", _Records(tuple(records)), renderer, path), args)
+            found[name] = _build(name, RenderedTask("bench", "train", _Records(tuple(map(identify, records))), renderer, path), args)
     ratios = [entry["tokenize_and_pack_ratio_of_encode_batch"] for entry in found.values()]
     result = {
         "worst_ratio_of_encode_batch": min(ratios),
@@ -83,15 +83,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 class _Records:
     """Records in memory."""
 
-    records: tuple[Record, ...]
+    records: tuple[Identified, ...]
 
     def fingerprint(self) -> str:
-        return digest([record_id(record) for record in self.records])
+        return digest([record.id for record in self.records])
 
     def count(self) -> int:
         return len(self.records)
 
-    def read(self, start: int, stop: int) -> Iterator[Record]:
+    def read(self, start: int, stop: int) -> Iterator[Identified]:
         return iter(self.records[start:stop])
 
 
@@ -132,7 +132,7 @@ def _build(name: str, task: RenderedTask, args: argparse.Namespace) -> dict[str,
     vocabulary = load_vocabulary(task.vocabulary)
     table = TokenTable.load(task.vocabulary)
     encode_batch = tokenize_benchmark.own_encode_batch(vocabulary)
-    records = list(task.source.read(0, task.count()))
+    records = [record for _, record in task.source.read(0, task.count())]
     texts = [task.renderer.render(record).text for record in records]
     size = tokenize_benchmark.BATCH_RECORDS
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]

@@ -30,7 +30,7 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 2,
 _MS_RDONLY = 1
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,9 +41,14 @@ def _check(result: int, what: str) -> None:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the one that started it ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Asks the kernel to send this process a signal when the one that started it ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of every process below it whose own parent ends."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
 @dataclass
@@ -62,8 +67,8 @@ def enter_namespaces(scratch: Path, scratch_bytes: int) -> Isolation:
     """Moves this single-threaded process into namespaces of its own and returns which of them the kernel granted.
 
     Afterwards there is no network, the file system is read-only but for `scratch` (a memory disk of `scratch_bytes`
-    bytes), `/dev` holds five harmless devices, and this process is process 1 of a process namespace: the caller's
-    original process stays behind, waits, and takes over its exit status.
+    bytes), `/dev` holds five harmless devices, and the next process that this one forks is process 1 of a process
+    namespace; that process calls `close_namespaces`.
     """
     isolation = Isolation()
     uid, gid = os.geteuid(), os.getegid()
@@ -81,13 +86,17 @@ def enter_namespaces(scratch: Path, scratch_bytes: int) -> Isolation:
         _libc.sethostname(b"sandbox", 7)
     if "mount namespace" in isolation.measures:
         _restrict_mounts(scratch, scratch_bytes, isolation)
-    if "pid namespace" in isolation.measures:
-        _become_init()
+    return isolation
+
+
+def close_namespaces(isolation: Isolation) -> None:
+    """Shows this process nothing but its own process namespace, and gives up the power to change any namespace."""
+    if isolation.is_init:
         flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
         if _libc.mount(b"proc", b"/proc", b"proc", flags, None) == 0:  # forbidden where /proc is partly masked
             isolation.measures.append("own /proc")
-    _drop_capabilities()
-    return isolation
+    if "user namespace" in isolation.measures:
+        _drop_capabilities()
 
 
 def _map_ids(uid: int, gid: int) -> None:
@@ -133,16 +142,6 @@ def _set_attributes(path: bytes, set_: int = 0, clear: int = 0) -> None:
     flags = ctypes.c_uint(_AT_RECURSIVE)
     result = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, path, flags, ctypes.byref(attributes), size)
     _check(result, "mount_setattr")
-
-
-def _become_init() -> None:
-    """Forks; the child, process 1 of the new namespace, returns. The parent waits for it and exits as it did."""
-    die_with_parent()  # once more: entering a user namespace cancelled it
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    die_with_parent()
 
 
 def _drop_capabilities() -> None:

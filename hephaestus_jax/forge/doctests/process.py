@@ -7,7 +7,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from hephaestus_jax.forge.doctests.worker import Launch
 
 _SLACK_SECONDS = 10.0  # on top of the worker's own limits, before the worker itself is given up
 _START_SECONDS = 60.0
+_END_SECONDS = 60.0  # a process that waits for a slow device cannot even be killed
 _BURNT_PIDS = 64  # per seed
 # The worker's modules come from this project, the packages under test from the installation alone.
 _BOOT = (
@@ -102,7 +102,7 @@ class WorkerProcess:
     `alive` turns False when the worker did not survive a task.
 
     Raises:
-        UserError: the worker does not start.
+        UserError: the worker does not start, or does not end.
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
@@ -127,6 +127,7 @@ class WorkerProcess:
         if hello is None:
             self.kill()
             words = self._process.communicate()[1].decode(errors="replace").strip().splitlines()
+            self.__exit__()
             raise UserError(f"the doctest worker did not start: {words[-1] if words else 'no message'}")
         self.isolation = tuple(hello["isolation"])
 
@@ -139,14 +140,20 @@ class WorkerProcess:
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-        self._process.wait()
+        try:
+            self._process.wait(_END_SECONDS)  # the supervisor: it outlives everything that the worker started
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise UserError(
+                f"doctests: a worker in {self.settings.folder} did not end within {_END_SECONDS:g} s of being killed;"
+                " look for what keeps its processes"
+            ) from None
         shutil.rmtree(self.settings.folder, ignore_errors=True)
 
     def kill(self) -> None:
-        """Ends the worker; with it goes everything in its process namespace."""
+        """Has the worker and everything it started killed, and does not wait for their end."""
         self.alive = False
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.terminate()
 
     def ask(self, task: dict[str, Any]) -> dict[str, Any] | None:
         """The worker's result for `task`; None, and `alive` turns False, when the worker does not survive it."""

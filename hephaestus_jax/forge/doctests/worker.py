@@ -7,7 +7,6 @@ library only.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import json
@@ -24,7 +23,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hephaestus_jax.forge.doctests import execute
-from hephaestus_jax.forge.doctests.isolation import Guard, Isolation, die_with_parent, enter_namespaces, limit
+from hephaestus_jax.forge.doctests.isolation import (
+    Guard,
+    Isolation,
+    adopt_orphans,
+    close_namespaces,
+    die_with_parent,
+    enter_namespaces,
+    limit,
+)
+from hephaestus_jax.forge.doctests.supervisor import end_children, supervise
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Worker:
         try:
             return self._fork(task, folder)
         finally:
-            self._sweep()
+            end_children(self.isolation.is_init)  # whatever the docstring left running
             shutil.rmtree(folder, ignore_errors=True)
 
     def _import(self, module: str) -> str:
@@ -137,15 +145,6 @@ class Worker:
         if code < 0:
             return {"failure": "crashed", "detail": signal.Signals(-code).name}
         return {"failure": "exited", "detail": f"exit status {code} without a result"}
-
-    def _sweep(self) -> None:
-        """Ends whatever the docstring left running."""
-        if self.isolation.is_init:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(-1, signal.SIGKILL)  # everything in this namespace but this process
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
 
 
 def _read_all(descriptor: int, deadline: float, cap: int) -> bytes:
@@ -216,6 +215,9 @@ def main() -> None:
     launch = Launch(**json.loads(tasks.readline()))
     scratch, host_uid = Path(launch.scratch), os.geteuid()
     isolation = enter_namespaces(scratch, launch.scratch_bytes) if launch.namespaces else Isolation()
+    supervise()
+    adopt_orphans()
+    close_namespaces(isolation)
     limit(resource.RLIMIT_AS, launch.address_space_bytes)
     limit(resource.RLIMIT_FSIZE, launch.file_bytes)
     limit(resource.RLIMIT_CORE, 0)

@@ -208,8 +208,7 @@ _NUMPY_ERRORS = numpydoc.RaisesSection("Raises", "raises")
 def numpy_fields(body: str) -> tuple[str, list[DocField]]:
     """(prose before the first item, items) of a section of `name : type` items with indented descriptions."""
     found: list[DocField] = []
-    # a first item that is indented by mistake is no reason to lose it
-    for item in _NUMPY_FIELDS.parse(_with_types_on_one_line(body.lstrip())):
+    for item in _NUMPY_FIELDS.parse(_with_types_on_one_line(_from_first_item(body))):
         assert isinstance(item, DocstringParam)
         # the item as written: the parser has already cut a default out of the type
         written = item.args[1] or ""
@@ -225,6 +224,11 @@ def numpy_fields(body: str) -> tuple[str, list[DocField]]:
         else:
             return google_fields(body)  # Google items under a NumPy heading
     return "", found
+
+
+def _from_first_item(body: str) -> str:
+    """The body with its first line at the margin: the library drops what is indented before the first item."""
+    return body.lstrip()
 
 
 def _with_types_on_one_line(body: str) -> str:
@@ -244,7 +248,7 @@ def _open_brackets(line: str) -> int:
 
 def numpy_returns(body: str) -> list[DocField]:
     found = []
-    for item in _NUMPY_RETURNS.parse(body):
+    for item in _NUMPY_RETURNS.parse(_from_first_item(body)):
         assert isinstance(item, DocstringReturns)
         name, type_name = item.return_name or "", item.type_name or ""
         if not item.description and len(type_name.split()) > 4:
@@ -259,7 +263,7 @@ def numpy_returns(body: str) -> list[DocField]:
 def numpy_errors(body: str) -> list[ApiError]:
     """The errors of a section that names one per line, descriptions indented; none when it begins with prose."""
     found: list[ApiError] = []
-    for item in _NUMPY_ERRORS.parse(body):
+    for item in _NUMPY_ERRORS.parse(_from_first_item(body)):
         assert isinstance(item, DocstringRaises)
         match = _EXCEPTION.match(item.type_name or "")
         if match and (not match[2].strip() or _is_exception(match[1], match[2])):

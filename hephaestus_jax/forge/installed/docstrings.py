@@ -45,6 +45,9 @@ _TITLES: dict[str, Kind] = {
          "basic usage", "examples of usage", "standalone usage"), "examples"),
 }  # fmt: skip
 
+# Of the numpydoc standard; what they hold stays in the description.
+_OTHER_NUMPY_TITLES = {"methods", "notes", "receives", "references", "see also", "warnings", "warns"}
+
 _UNDERLINE = re.compile(r"\s*([-=~^])\1{2,}\s*$")
 _GOOGLE_HEADING = re.compile(r"( *)(?:#{1,6} |\*\*)?([A-Za-z][A-Za-z ]{1,20}?)(?:\*\*)?:{1,2}(?:\*\*)?\s*$")
 _ONE_LINE = re.compile(r"(Returns?|Yields?|Raises):[ \t]+(\S.*)$")
@@ -192,9 +195,11 @@ def _numpy_sections(lines: Sequence[str]) -> Iterator[_Section]:
     ]
     yield _Section(None, "\n".join(lines[: starts[0] if starts else len(lines)]))
     for start, end in itertools.pairwise([*starts, len(lines)]):
+        title = lines[start].strip().rstrip(":").lower()
         body = textwrap.dedent("\n".join(lines[start + 2 : end])).strip("\n")
-        if body.strip():
-            yield _Section(_TITLES.get(lines[start].strip().rstrip(":").lower()), "\n".join(lines[start:end]), body)
+        # a section with nothing in it says nothing, but any line of prose may happen to be underlined
+        if body.strip() or title not in _TITLES.keys() | _OTHER_NUMPY_TITLES:
+            yield _Section(_TITLES.get(title), "\n".join(lines[start:end]), body)
 
 
 def _google_sections(lines: Sequence[str]) -> Iterator[_Section]:

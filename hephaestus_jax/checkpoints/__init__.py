@@ -1,0 +1,5 @@
+"""Checkpoints of a training run: asynchronous, atomic, digest-checked, restorable on any mesh."""
+
+from hephaestus_jax.checkpoints.checkpointer import Checkpointer, Restored, restore_parts
+
+__all__ = ["Checkpointer", "Restored", "restore_parts"]

@@ -1,0 +1,237 @@
+"""Several processes as one run: joining them, telling the first from the others, ending them together.
+
+Each process is told by the environment, the same command otherwise:
+
+    HEPHAESTUS_COORDINATOR=host0:8476 HEPHAESTUS_PROCESSES=2 HEPHAESTUS_PROCESS_ID=0 python -m train ...
+
+On TPU pods, under Slurm's `srun` and Open MPI's `mpirun`, JAX finds all three by itself and nothing needs to be set.
+HEPHAESTUS_PROCESSES=1 keeps a process to itself, wherever it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hephaestus_jax.errors import UserError
+
+COORDINATOR = "HEPHAESTUS_COORDINATOR"
+PROCESSES = "HEPHAESTUS_PROCESSES"
+PROCESS_ID = "HEPHAESTUS_PROCESS_ID"
+
+_MEND = f"set {COORDINATOR}, {PROCESSES} and {PROCESS_ID}, or {PROCESSES}=1 to run alone"
+
+_LAST_WORDS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a process stands among those of its run.
+
+    Attributes:
+        coordinator: "HOST:PORT" of process 0, reachable from all; empty for a process alone.
+        processes: how many there are.
+        process_id: this one's number, from 0.
+    """
+
+    coordinator: str
+    processes: int
+    process_id: int
+
+    def __post_init__(self) -> None:
+        host, _, port = self.coordinator.rpartition(":")
+        if self.processes > 1 and not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+            raise UserError(f"{COORDINATOR} is {self.coordinator!r}; write HOST:PORT, with process 0's host")
+        if self.processes < 1:
+            raise UserError(f"{PROCESSES} is {self.processes}; it must be 1 or more")
+        if not 0 <= self.process_id < self.processes:
+            raise UserError(
+                f"{PROCESS_ID} is {self.process_id}; with {self.processes} processes, number them from 0 to"
+                f" {self.processes - 1}"
+            )
+
+    @classmethod
+    def from_environment(cls) -> Cluster | None:
+        """As the three variables say; None where they are absent.
+
+        Raises:
+            UserError: some of them are missing, or are not what they should be.
+        """
+        given = {name: os.environ[name] for name in (COORDINATOR, PROCESSES, PROCESS_ID) if os.environ.get(name)}
+        if not given:
+            return None
+        if given == {PROCESSES: "1"}:
+            return cls("", 1, 0)
+        if missing := {COORDINATOR, PROCESSES, PROCESS_ID} - set(given):
+            raise UserError(
+                f"{' and '.join(sorted(given))} given, but not {' and '.join(sorted(missing))}; give all three or none"
+            )
+        for name in (PROCESSES, PROCESS_ID):
+            if not given[name].isdecimal():
+                raise UserError(f"{name} is {given[name]!r}; it must be a whole number")
+        return cls(given[COORDINATOR], int(given[PROCESSES]), int(given[PROCESS_ID]))
+
+
+def initialise(cluster: Cluster | None = None, timeout_seconds: int = 300) -> None:
+    """Joins the processes of a run; to be called once, before anything asks JAX for its devices.
+
+    Args:
+        cluster: where this process stands; by default what the environment says, or what JAX detects. A process of
+            which nothing says that there are others is alone.
+        timeout_seconds: how long to wait for the others.
+
+    Raises:
+        UserError: the environment is incomplete, or the processes do not find each other.
+    """
+    if jax.distributed.is_initialized():
+        return
+    cluster = cluster or Cluster.from_environment()
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if cluster is None:
+        _join_what_jax_detects(timeout_seconds)
+    elif cluster.processes > 1:
+        _join(cluster, timeout_seconds)
+
+
+def _join(cluster: Cluster, timeout_seconds: int) -> None:
+    try:
+        jax.distributed.initialize(
+            cluster.coordinator,
+            cluster.processes,
+            cluster.process_id,
+            cluster_detection_method="deactivate",
+            initialization_timeout=timeout_seconds,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"process {cluster.process_id} of {cluster.processes} did not find the others at {cluster.coordinator}"
+            f" within {timeout_seconds} s; start all of them, and let process 0's host accept that port"
+            f" ({_first_line(error)})"
+        ) from error
+
+
+def _join_what_jax_detects(timeout_seconds: int) -> None:
+    try:
+        jax.distributed.initialize(initialization_timeout=timeout_seconds)
+    except ValueError as error:
+        if "coordinator_address" not in str(error):  # the one that says that no cluster was found
+            raise UserError(f"JAX found a cluster that it cannot join: {_first_line(error)}; {_MEND}") from error
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"JAX could not join the cluster that it found: {_first_line(error)}; {_MEND}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
+
+
+def is_main() -> bool:
+    """Whether this process is the one that prints and writes what is written once."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here; returns at once where there is one.
+
+    Raises:
+        AssertionError: another process is at a barrier of another name.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def broadcast(value: Any) -> Any:
+    """The value of process 0, on every process; all of them call this, and what the others pass does not count.
+
+    Args:
+        value: small, of what JSON knows; tuples come back as lists, also where there is one process.
+    """
+    text = json.dumps(value).encode() if is_main() else b""
+    if jax.process_count() > 1:
+        length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+        padded = np.frombuffer(text.ljust(length, b" "), np.uint8)
+        text = np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8).tobytes()
+    return json.loads(text)
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Around all that a process does: an error of one process ends the run on all of them.
+
+    JAX's own exit waits for every process to come to its end, and those that wait for this one in a collective never
+    do. So a process with an error says so and leaves at once, with the status of a `SystemExit`, 2 for a `UserError`
+    and 1 for any other; the others lose its connection and fail in turn. A process alone, and one without an error,
+    leave as they always do.
+    """
+    try:
+        yield
+    except BaseException as error:
+        finished = isinstance(error, SystemExit) and error.code in (None, 0)
+        if finished or not jax.distributed.is_initialized() or jax.process_count() == 1:
+            raise
+        _leave(error)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    status = 1
+    if isinstance(error, SystemExit):  # whoever raised it has said why
+        status = error.code if isinstance(error.code, int) else 1
+    elif isinstance(error, UserError):
+        status = 2
+        print(f"error: process {jax.process_index()}: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_main():  # the others end when the coordinator does; they may have a word on the same error to say first
+        time.sleep(_LAST_WORDS_SECONDS)
+    os._exit(status)
+
+
+class Preemption:
+    """Whether the run was asked to end (SIGTERM), at the same step on every process.
+
+    One process has a signal handler of its own. Several use JAX's preemption sync point, whose handler
+    `jax.distributed.initialize` installed: a signal to any one of them is passed on, and all agree on the first step
+    that none has begun. A Python handler set afterwards would switch that off, so there is none then.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._together = jax.distributed.is_initialized()
+        if not self._together:
+            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, *_: object) -> None:
+        self._requested = True
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop before doing more; every process calls this once at every step, with the same numbers.
+
+        Once true, it stays true. It costs microseconds: nothing is sent until a signal came.
+        """
+        if self._together and not self._requested:
+            self._requested = multihost_utils.reached_preemption_sync_point(step)
+        return self._requested
+
+    def close(self) -> None:
+        """Gives the signal back to whoever had it before."""
+        if not self._together:
+            signal.signal(signal.SIGTERM, self._before if self._before is not None else signal.SIG_DFL)
+
+    def __enter__(self) -> Preemption:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

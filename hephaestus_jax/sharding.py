@@ -1,0 +1,360 @@
+"""Which device holds what: the mesh, the one table from logical to mesh axes, and the shardings that follow from it.
+
+    mesh = make_mesh(config.mesh)
+    partitioning = Partitioning(mesh, config.model)
+    shardings = partitioning.state(abstract_state, parameter_axes(config.model))
+    partitioning.check(abstract_state, parameter_axes(config.model))
+    with partitioning:                                       # inside the function that is traced
+        x = constrain(x, ("batch", "length", "embed_activation"))
+
+The compiler inserts the collectives (GSPMD; Xu et al. 2021, arXiv:2105.04663) from the shardings of the inputs and
+from `constrain`. Every axis of an array has a logical name, and `TABLE` says over which mesh axes that name is split
+and over which an array that has it is meant to be whole. What the table does not say is an error, never a silent copy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from hephaestus_jax.config import MeshConfig, ModelConfig
+from hephaestus_jax.errors import UserError
+
+MESH_AXES = ("data", "fsdp", "tensor")
+"""From the slowest to the fastest varying: devices next to each other share `tensor`, which communicates most."""
+
+ROW_AXES = ("batch", "replica_batch", "length")
+"""Logical axes of the rows, which are split though no parameter has them."""
+
+LARGE_BYTES = 1 << 20
+"""An array that takes more than this on a device must not be replicated unless the table says so."""
+
+Axes = tuple[str | None, ...]
+KeyPath = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the mesh does to one logical axis.
+
+    Attributes:
+        split: mesh axes that the axis is divided over.
+        whole: mesh axes over which an array that has this axis is replicated on purpose.
+        fewer_is_whole: an axis shorter than the product of `split` is replicated over it on purpose.
+        mend: what to change when the size does not divide.
+    """
+
+    split: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    fewer_is_whole: bool = False
+    mend: str = ""
+
+
+TABLE: Mapping[str, Rule] = {
+    # Parameters. Every matrix has an `embed` axis; each data-parallel replica keeps all of it.
+    "embed": Rule(("fsdp",), whole=("data",), mend="choose fsdp so that it divides ModelConfig.embed_dim"),
+    "norm": Rule(whole=("data", "fsdp", "tensor")),  # scales: a few kB a layer, wanted by every device
+    "layers": Rule(),  # scanned over: every device computes every layer
+    # Parameters and activations.
+    "vocabulary": Rule(("tensor",), mend="pad ModelConfig.vocab_size to {above}, a multiple of {parts}"),
+    "mlp": Rule(("tensor",), mend="choose tensor so that it divides ModelConfig.mlp_dim"),
+    "heads": Rule(("tensor",), mend="choose tensor so that it divides ModelConfig.num_heads"),
+    # Grouped-query attention with more tensor devices than key/value heads: each device computes all of them.
+    "kv_heads": Rule(
+        ("tensor",), fewer_is_whole=True, mend="choose tensor so that it divides ModelConfig.num_kv_heads, or above it"
+    ),
+    "head_dim": Rule(),
+    # Activations.
+    "batch": Rule(("data", "fsdp"), mend="make the rows of a microbatch a multiple of {parts}"),
+    # The rows of a whole data-parallel replica: an activation split like `embed` cannot have its rows split over fsdp.
+    "replica_batch": Rule(("data",), mend="make the rows of a microbatch a multiple of {parts}"),
+    "length": Rule(),
+    "embed_activation": Rule(),
+}
+"""Logical axis -> rule. The only place that says how anything is divided."""
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of all devices (of all processes), or of `devices`, with axes `MESH_AXES`.
+
+    Raises:
+        UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    words = " × ".join(f"{axis}={size}" for axis, size in sizes.items())
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(devices) % fixed:
+        raise UserError(
+            f"mesh {words} does not divide {len(devices)} devices; choose sizes whose product divides {len(devices)}"
+        )
+    if free:
+        sizes[free[0]] = len(devices) // fixed
+    elif fixed != len(devices):
+        raise UserError(
+            f"mesh {words} covers {fixed} of {len(devices)} devices; set one of the sizes to -1 to take the rest"
+        )
+    shape = tuple(sizes.values())
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
+
+
+class Partitioning:
+    """The shardings of one model on one mesh; as a context manager, it makes `constrain` act on what is traced inside.
+
+    Args:
+        mesh: from `make_mesh`.
+        model: gives the sizes of the logical axes.
+        table: logical axis -> rule.
+
+    Raises:
+        UserError: a size of the model does not divide over the mesh.
+    """
+
+    def __init__(self, mesh: Mesh, model: ModelConfig, table: Mapping[str, Rule] = TABLE) -> None:
+        self.mesh = mesh
+        self.table = table
+        self.sizes = {
+            "layers": model.num_layers,
+            "vocabulary": model.vocab_size,
+            "embed": model.embed_dim,
+            "norm": model.embed_dim,
+            "mlp": model.mlp_dim,
+            "heads": model.num_heads,
+            "kv_heads": model.num_kv_heads,
+            "head_dim": model.head_dim,
+        }
+        self._entered: list[ExitStack] = []
+        for name, size in self.sizes.items():
+            self._require_divides(name, size, f"model {model.name!r}")
+
+    def split(self, name: str | None) -> tuple[str, ...]:
+        """Mesh axes that a logical axis of this model is divided over."""
+        if name is None:
+            return ()
+        if name not in self.table:
+            raise ValueError(f"logical axis {name!r} is not in the table; known: {', '.join(self.table)}")
+        rule = self.table[name]
+        fewer = rule.fewer_is_whole and self.sizes[name] < self._devices(rule.split)
+        return () if fewer else rule.split
+
+    def spec(self, axes: Axes) -> PartitionSpec:
+        """The mesh axes of each dimension; None stands for a dimension that is not split."""
+        entries = [self.split(name) for name in axes]
+        return PartitionSpec(*(entry[0] if len(entry) == 1 else entry or None for entry in entries))
+
+    def sharding(self, axes: Axes) -> NamedSharding:
+        """The sharding of an array with these logical axes; `()` is replicated."""
+        return NamedSharding(self.mesh, self.spec(axes))
+
+    @property
+    def batch(self) -> NamedSharding:
+        """The sharding of rows [B, L]."""
+        return self.sharding(("batch", "length"))
+
+    @property
+    def row_shards(self) -> int:
+        """Parts that the rows of a batch are divided into."""
+        return self._devices(self.split("batch"))
+
+    def tree(self, axes_tree: Any) -> Any:
+        """Shardings of a tree of logical axes (`parameter_axes`)."""
+        return jax.tree.map(self.sharding, axes_tree, is_leaf=_is_axes)
+
+    def state(self, abstract_state: Any, params_axes: Any) -> Any:
+        """Shardings of a whole training state.
+
+        An array belongs to the parameter whose path its own ends with. Of the parameter's shape (itself, its moments),
+        it is sharded like it; as a matrix of that parameter, or as such a matrix without one dimension (Adafactor's
+        factored moments), by the axes that are left. Everything else is replicated.
+
+        Args:
+            abstract_state: tree of arrays or `jax.ShapeDtypeStruct`, with the parameters' tree anywhere inside it.
+            params_axes: the parameters' logical axes.
+        """
+        parameters = _by_path(params_axes)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: self.sharding(self._place(path, x, parameters).axes), abstract_state
+        )
+
+    def check(self, abstract_state: Any, params_axes: Any, large_bytes: int = LARGE_BYTES) -> None:
+        """Whether every mesh axis is used, and every large array split, as the table says.
+
+        Args:
+            abstract_state, params_axes: as for `state`.
+            large_bytes: per device; smaller arrays may be replicated without a word.
+
+        Raises:
+            UserError: a mesh axis larger than 1 divides nothing, a rule for one is of a logical axis that neither
+                parameters nor rows have, or a large array is replicated over one without the table saying so.
+        """
+        parameters = _by_path(params_axes)
+        carried = {name for axes in parameters.values() for name in axes if name} | set(ROW_AXES)
+        self._check_rules(carried)
+        for path, x in jax.tree_util.tree_leaves_with_path(abstract_state):
+            self._check_array(path, x, self._place(path, x, parameters), large_bytes)
+
+    def describe(self) -> list[str]:
+        """The table as it applies here, a line for each logical axis, for `--dry_run`."""
+        lines = ["mesh " + " × ".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())]
+        for name, rule in self.table.items():
+            size = self.sizes.get(name)
+            parts = self._devices(self.split(name))
+            words = f"split over {' × '.join(self.split(name))}" if self.split(name) else "whole"
+            if self.split(name) != rule.split:
+                words = f"whole: fewer than the {self._devices(rule.split)} devices of {' × '.join(rule.split)}"
+            elif size is not None and parts > 1:
+                words += f": {size // parts} on each of {parts}"
+            lines.append(f"  {name}{'' if size is None else f' ({size})'}: {words}")
+        return lines
+
+    def __enter__(self) -> Partitioning:
+        stack = ExitStack()
+        # jax's own tracing caches know the abstract mesh, not `_ACTIVE`: without it a function that was traced for
+        # another mesh, or for none, would be taken from the cache with that mesh's constraints.
+        stack.enter_context(jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh))
+        stack.callback(_ACTIVE.reset, _ACTIVE.set(self))
+        self._entered.append(stack)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.pop().close()
+
+    def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
+        """`x` under the sharding of its logical axes; see `constrain`."""
+        if len(axes) != x.ndim:
+            raise ValueError(f"{len(axes)} logical axes {axes} for an array of shape {x.shape}")
+        for name, size in zip(axes, x.shape, strict=True):
+            self._require_divides(name, size, f"an activation with axes {axes}")
+        return jax.lax.with_sharding_constraint(x, self.sharding(axes))
+
+    def _devices(self, mesh_axes: Iterable[str]) -> int:
+        return math.prod(self.mesh.shape[axis] for axis in mesh_axes)
+
+    def _require_divides(self, name: str | None, size: int, where: str) -> None:
+        parts = self._devices(self.split(name))
+        if name is None or size % parts == 0:
+            return
+        words = " × ".join(f"{axis}={self.mesh.shape[axis]}" for axis in self.split(name))
+        mend = self.table[name].mend.format(parts=parts, above=(size // parts + 1) * parts)
+        raise UserError(f"{where}: {name} of {size} does not divide over mesh axes {words}; {mend}")
+
+    def _place(self, path: KeyPath, x: Any, parameters: Mapping[str, Axes]) -> _Place:
+        """The logical axes of an array of the state."""
+        words = _words(path).split("/")
+        suffixes = ("/".join(words[start:]) for start in range(len(words)))
+        axes = next((parameters[suffix] for suffix in suffixes if suffix in parameters), None)
+        if axes is None:
+            return _Place()
+        fitting = [place for place in _readings(axes) if self._shape(place) == x.shape]
+        # Where two dimensions are equally long, any reading is right; the one that is split furthest is cheapest.
+        return max(fitting, key=self._spread, default=_Place())
+
+    def _shape(self, place: _Place) -> tuple[int, ...]:
+        return tuple(math.prod(self.sizes[name] for name in group if name) for group in place.groups)
+
+    def _spread(self, place: _Place) -> int:
+        return self._devices(axis for name in place.axes for axis in self.split(name))
+
+    def _check_rules(self, carried: set[str]) -> None:
+        used = {axis for name in carried for axis in self.split(name)}
+        for axis, size in self.mesh.shape.items():
+            if size > 1 and axis not in used:
+                raise UserError(f"mesh axis {axis}={size} divides nothing of this model; set MeshConfig.{axis} to 1")
+        for name, rule in self.table.items():
+            idle = [axis for axis in self.split(name) if self.mesh.shape[axis] > 1]
+            if idle and name not in carried:
+                raise UserError(
+                    f"the sharding rule {name} -> {' × '.join(rule.split)} is used by no parameter and no row;"
+                    f" remove it, or set MeshConfig.{idle[0]} to 1"
+                )
+
+    def _check_array(self, path: KeyPath, x: Any, place: _Place, large_bytes: int) -> None:
+        split = {axis for name in place.axes for axis in self.split(name)}
+        bytes_here = math.prod(x.shape) * x.dtype.itemsize // self._devices(split)
+        stated = self._stated(place)
+        silent = [axis for axis, size in self.mesh.shape.items() if size > 1 and axis not in split | stated]
+        if silent and bytes_here > large_bytes:
+            raise UserError(
+                f"{_words(path)} of shape {x.shape} takes {bytes_here / 2**20:.1f} MiB on every device of mesh axis"
+                f" {silent[0]}={self.mesh.shape[silent[0]]}, and the table does not say that it should; split one of"
+                f" its axes {place.axes} over {silent[0]} in hephaestus_jax/sharding.py, or list {silent[0]} in `whole`"
+            )
+
+    def _stated(self, place: _Place) -> set[str]:
+        """Mesh axes over which an array is replicated on purpose."""
+        stated: set[str] = set()
+        for name in (*place.dropped, *(name for group in place.groups for name in group)):
+            if name is not None:
+                rule = self.table[name]
+                stated |= set(rule.whole)
+                if name in place.dropped or self.split(name) != rule.split:  # averaged over, or fewer than the devices
+                    stated |= set(rule.split)
+        return stated
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the dimensions of an array of the state are, in terms of the parameter that it belongs to, if any.
+
+    Attributes:
+        groups: the logical axes that each dimension is made of, more than one where they were reshaped into one.
+        dropped: the parameter's axes that the array lacks.
+    """
+
+    groups: tuple[Axes, ...] = ()
+    dropped: Axes = ()
+
+    @property
+    def axes(self) -> Axes:
+        """The logical axis that each dimension is split by: splitting the first of a group cuts it into blocks."""
+        return tuple(group[0] for group in self.groups)
+
+
+def _readings(axes: Axes) -> Iterator[_Place]:
+    """Ways in which an array can derive from a parameter: neighbouring axes joined, then one dimension gone."""
+    inner = range(1, len(axes))
+    for joints in itertools.chain.from_iterable(itertools.combinations(inner, n) for n in reversed(range(len(axes)))):
+        cuts = (0, *joints, len(axes))
+        groups = tuple(axes[start:stop] for start, stop in itertools.pairwise(cuts))
+        yield _Place(groups)
+        for i in range(len(groups)):
+            yield _Place(groups[:i] + groups[i + 1 :], dropped=groups[i])
+
+
+_ACTIVE: ContextVar[Partitioning | None] = ContextVar("partitioning", default=None)
+
+
+def constrain(x: jax.Array, logical_axes: Axes) -> jax.Array:
+    """`x`, split over the mesh as the table says for its logical axes; unchanged outside `with partitioning:`.
+
+    Args:
+        x: an array of as many dimensions as there are names.
+        logical_axes: names in the table; None for a dimension that is not split.
+
+    Raises:
+        UserError: a dimension does not divide over its mesh axes.
+    """
+    active = _ACTIVE.get()
+    return x if active is None else active.constrain(x, logical_axes)
+
+
+def _is_axes(x: Any) -> bool:
+    return isinstance(x, tuple) and all(name is None or isinstance(name, str) for name in x)
+
+
+def _words(path: KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_path(params_axes: Any) -> dict[str, Axes]:
+    leaves = jax.tree_util.tree_leaves_with_path(params_axes, is_leaf=_is_axes)
+    return {_words(path): axes for path, axes in leaves}

@@ -1,0 +1,241 @@
+"""One optimizer step: a pure function of the training state and a batch of rows.
+
+The loss is Σ wℓ / Σ w over the global batch, whatever the mesh and the number of microbatches: every microbatch adds
+its sums, and the one division comes last. Whether the step counts is decided here too, on the devices, so that no host
+has to wait for a loss before it sends the next batch.
+
+Shape suffixes: B rows of the global batch, L tokens of a row, G tasks, M microbatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hephaestus_jax.config import GuardConfig, TrainConfig
+from hephaestus_jax.errors import UserError
+from hephaestus_jax.losses import LossSums, cross_entropy_sums, next_token_targets
+from hephaestus_jax.model.decoder import abstract_parameters, decode, init_parameters, output_kernel, parameter_axes
+from hephaestus_jax.optimizers import apply_direction, clip_by_norm, make_optimizer, make_schedule
+from hephaestus_jax.sharding import Partitioning
+
+Arrays = dict[str, jax.Array]  # tokens, segment_ids, positions, loss_weights [B, L]; task_ids [B]
+ROW_ARRAYS = {"tokens": jnp.int32, "segment_ids": jnp.int32, "positions": jnp.int32, "loss_weights": jnp.float32}
+_NORM_MEMORY = 100  # good steps over which the running mean of the gradient norm forgets
+
+
+class GuardState(NamedTuple):
+    """What the non-finite and spike policy remembers; scalars."""
+
+    norm_mean: jax.Array  # float32: running mean of the gradient norm over good steps
+    good_steps: jax.Array  # int32
+    skipped_in_row: jax.Array  # int32
+    skipped: jax.Array  # int32, over the whole run
+    halted: jax.Array  # bool: frozen at a bad step; nothing changes any more
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    step: jax.Array  # int32: steps done
+    params: Any
+    opt_state: Any
+    guard: GuardState
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports; float32 scalars unless said otherwise. Losses are in nats."""
+
+    loss: jax.Array  # Σ wℓ / Σ w over the batch
+    loss_G: jax.Array  # Σ wℓ of each task
+    weight_G: jax.Array  # Σ w of each task
+    tokens_G: jax.Array  # int32: tokens with w > 0 of each task
+    z_loss: jax.Array  # its share of the objective, per unit of weight
+    grad_norm: jax.Array  # global, before clipping
+    param_norm: jax.Array  # after the step
+    learning_rate: jax.Array
+    bad: jax.Array  # bool: the update was dropped
+    halted: jax.Array  # bool: the state is frozen from here on
+
+
+def fresh_guard() -> GuardState:
+    """The guard of a run that has seen nothing yet."""
+    count = jnp.zeros((), jnp.int32)
+    return GuardState(jnp.zeros((), jnp.float32), count, count, count, jnp.zeros((), bool))
+
+
+def fresh_state(config: TrainConfig, params: Any, opt_state: Any = None) -> TrainState:
+    """Step 0 with the given parameters, and the given optimizer state or a new one."""
+    if opt_state is None:
+        opt_state = make_optimizer(config.optimizer).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, fresh_guard())
+
+
+def abstract_state(config: TrainConfig, partitioning: Partitioning) -> TrainState:
+    """Shapes, dtypes and shardings of the training state, nothing allocated.
+
+    Raises:
+        UserError: the mesh and the model do not fit (`Partitioning.check`).
+    """
+    params = abstract_parameters(config.model, config.compute.param_dtype)
+    state = jax.eval_shape(lambda params: fresh_state(config, params), params)
+    axes = parameter_axes(config.model)
+    partitioning.check(state, axes)
+    shardings = partitioning.state(state, axes)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def init_state(config: TrainConfig, abstract: TrainState, found: Mapping[str, Any] | None = None) -> TrainState:
+    """The state of step 0, made on the devices that hold it; the values do not depend on the mesh.
+
+    Args:
+        config: of the run.
+        abstract: from `abstract_state`.
+        found: "params", and perhaps "opt_state", to begin with; what is not there is made anew from the seed.
+    """
+
+    def make(found: Mapping[str, Any]) -> TrainState:
+        params = found.get("params")
+        if params is None:
+            params = init_parameters(config.model, jax.random.key(config.seed), config.compute.param_dtype)
+        return fresh_state(config, params, found.get("opt_state"))
+
+    return jax.jit(make, out_shardings=shardings_of(abstract))(found or {})
+
+
+def shardings_of(abstract: Any) -> Any:
+    """The shardings of a tree of arrays or of their abstract shapes."""
+    return jax.tree.map(lambda x: x.sharding, abstract)
+
+
+def abstract_batch(rows: int, length: int, partitioning: Partitioning) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of a batch, as `data.loader.to_global` makes it."""
+    arrays = {
+        name: jax.ShapeDtypeStruct((rows, length), dtype, sharding=partitioning.batch)
+        for name, dtype in ROW_ARRAYS.items()
+    }
+    by_row = partitioning.sharding(("batch",))
+    return {**arrays, "task_ids": jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=by_row)}
+
+
+def check_batch(config: TrainConfig, partitioning: Partitioning) -> None:
+    """Whether the batch divides over row shards and microbatches.
+
+    Raises:
+        UserError: it does not.
+    """
+    shards = partitioning.row_shards
+    if config.batch_size % (shards * config.microbatches):
+        raise UserError(
+            f"a batch of {config.batch_size} rows does not divide over {shards} row shards (mesh axes data × fsdp) and"
+            f" {config.microbatches} microbatches; use a multiple of {shards * config.microbatches}"
+        )
+
+
+def sums_of_batch(config: TrainConfig, groups: int, z_loss: float, params: Any, batch: Arrays) -> LossSums:
+    """Forward pass and loss sums of some rows."""
+    hidden_BLD = decode(params, config.model, config.compute, batch["tokens"], batch["segment_ids"], batch["positions"])
+    targets_BL, weights_BL = next_token_targets(batch["tokens"], batch["loss_weights"])
+    kernel_DV = output_kernel(params)
+    chunk = min(config.compute.loss_chunk, batch["tokens"].shape[1])
+    return cross_entropy_sums(hidden_BLD, kernel_DV, targets_BL, weights_BL, batch["task_ids"], groups, z_loss, chunk)
+
+
+def gradient_sums(config: TrainConfig, groups: int, params: Any, batch: Arrays) -> tuple[Any, LossSums]:
+    """Gradient of Σ w(ℓ + z) over the batch in float32, and its sums, microbatch by microbatch."""
+
+    def objective(params: Any, part: Arrays) -> tuple[jax.Array, LossSums]:
+        sums = sums_of_batch(config, groups, config.loss.z_loss, params, part)
+        return sums.objective, sums
+
+    def of_part(part: Arrays) -> tuple[Any, LossSums]:
+        gradient, sums = jax.grad(objective, has_aux=True)(params, part)
+        return jax.tree.map(lambda g: g.astype(jnp.float32), gradient), sums
+
+    if config.microbatches == 1:
+        return of_part(batch)
+    # Microbatch m takes rows m, m + M, ...: every device works on rows that it already holds.
+    parts = {name: _interleave(x, config.microbatches) for name, x in batch.items()}
+    shapes = jax.eval_shape(of_part, {name: x[0] for name, x in parts.items()})
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(part)), None), zeros, parts)
+    return total
+
+
+def _interleave(x: jax.Array, parts: int) -> jax.Array:
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def make_step_function(
+    config: TrainConfig, groups: int
+) -> Callable[[TrainState, Arrays], tuple[TrainState, StepMetrics]]:
+    """The step before compilation; `groups` is the number of tasks."""
+    optimizer, schedule = make_optimizer(config.optimizer), make_schedule(config.schedule, config.schedule_steps)
+
+    def step(state: TrainState, batch: Arrays) -> tuple[TrainState, StepMetrics]:
+        gradient, sums = gradient_sums(config, groups, state.params, batch)
+        weight = jnp.sum(sums.weight_G)
+        per_weight = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
+        gradient = jax.tree.map(lambda g: g * per_weight, gradient)
+        norm = optax.global_norm(gradient)
+        loss = jnp.sum(sums.loss_G) * per_weight
+        rate = schedule(state.step)
+        direction, opt_state = optimizer.update(
+            clip_by_norm(gradient, norm, config.optimizer), state.opt_state, state.params
+        )
+        params = apply_direction(state.params, direction, rate)
+        param_norm = optax.global_norm(jax.tree.map(lambda p: p.astype(jnp.float32), params))
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
+        guard, bad = _judge(config.guard, state.guard, norm, finite)
+        kept = TrainState(state.step + jnp.where(guard.halted, 0, 1), state.params, state.opt_state, guard)
+        new = TrainState(state.step + 1, params, opt_state, guard)
+        new = jax.tree.map(lambda old, new: jnp.where(bad, old, new), kept, new)
+        metrics = StepMetrics(
+            loss, sums.loss_G, sums.weight_G, sums.tokens_G, sums.z_loss * per_weight, norm, param_norm, rate, bad,
+            guard.halted,
+        )  # fmt: skip
+        return new, metrics
+
+    return step
+
+
+def _judge(config: GuardConfig, guard: GuardState, norm: jax.Array, finite: jax.Array) -> tuple[GuardState, jax.Array]:
+    """The guard after this step, and whether the step is bad (its update dropped)."""
+    bad = ~finite
+    if config.spike_factor:
+        trusted = guard.good_steps >= config.spike_after
+        bad |= trusted & (norm > config.spike_factor * guard.norm_mean)
+    bad |= guard.halted
+    in_row = jnp.where(bad, guard.skipped_in_row + 1, 0)
+    allowed = config.max_skipped if config.on_bad_step == "skip" else 0
+    halted = guard.halted | (bad & (in_row > allowed))
+    window = jnp.minimum(guard.good_steps + 1, _NORM_MEMORY)
+    mean = jnp.where(bad, guard.norm_mean, guard.norm_mean + (norm - guard.norm_mean) / window)
+    good, skipped = guard.good_steps + (~bad).astype(jnp.int32), guard.skipped + bad.astype(jnp.int32)
+    return GuardState(mean, good, in_row, skipped, halted), bad
+
+
+def make_train_step(config: TrainConfig, partitioning: Partitioning, abstract: TrainState, groups: int) -> Any:
+    """The jitted step `(state, batch) → (state, StepMetrics)`; the state's buffers are reused."""
+    function = make_step_function(config, groups)
+
+    def step(state: TrainState, batch: Arrays) -> tuple[TrainState, StepMetrics]:
+        with partitioning:
+            return function(state, batch)
+
+    shardings, everywhere = shardings_of(abstract), partitioning.sharding(())
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, everywhere))
+
+
+def make_eval_step(config: TrainConfig, partitioning: Partitioning, groups: int) -> Any:
+    """The jitted loss sums `(params, batch) → LossSums` without gradient and without z-loss."""
+
+    def step(params: Any, batch: Arrays) -> LossSums:
+        with partitioning:
+            return sums_of_batch(config, groups, 0.0, params, batch)
+
+    return jax.jit(step, out_shardings=partitioning.sharding(()))

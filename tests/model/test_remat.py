@@ -1,0 +1,47 @@
+"""Remat policies: the same function and gradients, other memory."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from small_decoders import config, jitted_loss_and_gradients, loss, parameters, rows
+
+from hephaestus_jax.config import REMAT_POLICIES, ComputeConfig
+from hephaestus_jax.model.decoder import abstract_parameters
+
+MODEL = config()
+
+
+def test_every_policy_gives_the_same_loss_and_gradients():
+    params, batch = parameters(MODEL), rows(MODEL)
+    results = {
+        policy: jitted_loss_and_gradients(params, MODEL, ComputeConfig(dtype="float32", remat=policy), batch)
+        for policy in REMAT_POLICIES
+    }
+    wanted_loss, wanted = results["none"]
+    for policy, (got_loss, got) in results.items():
+        assert float(got_loss) == pytest.approx(float(wanted_loss), rel=1e-6), policy
+        for gradient, right in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            error = np.linalg.norm(np.asarray(gradient) - np.asarray(right))
+            assert error <= 2e-6 * np.linalg.norm(right), policy
+
+
+def saved_bytes(policy: str, attention: str = "reference") -> int:
+    """Bytes that the backward pass keeps from the forward pass, parameters included."""
+    model = config(embed_dim=16, mlp_dim=24, num_layers=4)
+    compute = ComputeConfig(remat=policy, attention=attention)
+    batch = rows(model)
+    _, backward = jax.eval_shape(
+        lambda params: jax.vjp(lambda p: loss(p, model, compute, batch), params), abstract_parameters(model)
+    )
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+
+
+def test_policies_save_less_and_less():
+    saved = {policy: saved_bytes(policy) for policy in REMAT_POLICIES}
+    assert saved["none"] > saved["dots"] > saved["dots_with_no_batch_dims"] > saved["full"]
+    assert saved["none"] > saved["attention"] > saved["full"]
+    # the scores go whichever way the attention is computed again
+    assert saved_bytes("attention", "chunked") == saved_bytes("none", "chunked")
+    assert saved_bytes("none", "chunked") == pytest.approx(saved["attention"], rel=0.01)
