@@ -207,7 +207,7 @@ def _judge(config: GuardConfig, guard: GuardState, norm: jax.Array, finite: jax.
     """The guard after this step, and whether the step is bad (its update dropped)."""
     bad = ~finite
     if config.spike_factor:
-        trusted = guard.good_steps >= config.spike_after
+        trusted = guard.good_steps >= max(config.spike_after, 1)
         bad |= trusted & (norm > config.spike_factor * guard.norm_mean)
     bad |= guard.halted
     in_row = jnp.where(bad, guard.skipped_in_row + 1, 0)

@@ -22,16 +22,14 @@ from hephaestus_jax.optimizers import (
     make_optimizer,
 )
 
-V, D, N, K, H, F = 72, 48, 4, 2, 32, 64
+V, D, N, H, F = 72, 48, 4, 32, 64
 LAYERS = 3
 RATE = 3e-3
 KINDS = ("adamw", "adafactor", "muon")
 MATRICES = {  # of one layer, as [in, out]
     "attention/query": (D, N * H),
-    "attention/key": (D, K * H),
     "attention/out": (N * H, D),
     "mlp/gate": (D, F),
-    "mlp/down": (F, D),
 }
 
 
@@ -43,10 +41,9 @@ def shapes(layers: int = LAYERS) -> dict[str, Any]:
             "attention_norm": {"scale": (y, D)},
             "attention": {
                 "query": {"kernel": (y, D, N, H)},
-                "key": {"kernel": (y, D, K, H)},
                 "out": {"kernel": (y, N, H, D)},
             },
-            "mlp": {"gate": {"kernel": (y, D, F)}, "down": {"kernel": (y, F, D)}},
+            "mlp": {"gate": {"kernel": (y, D, F)}},
         },
         "final_norm": {"scale": (D,)},
         "head": {"kernel": (D, V)},

@@ -74,9 +74,7 @@ class Attention(nnx.Module):
         self.query = Projection(query_key, (embed, heads, head), ("embed", "heads", "head_dim"))
         self.key = Projection(key_key, (embed, kv_heads, head), kv_axes)
         self.value = Projection(value_key, (embed, kv_heads, head), kv_axes)
-        self.out = Projection(
-            out_key, (heads, head, embed), ("heads", "head_dim", "embed"), 2, residual_stddev(config)
-        )
+        self.out = Projection(out_key, (heads, head, embed), ("heads", "head_dim", "embed"), 2, residual_stddev(config))
 
     def __call__(
         self, x_BLD: jax.Array, segment_ids_BL: jax.Array, positions: Rotation, attend: attention.AttentionFunction
@@ -126,9 +124,9 @@ def residual_stddev(config: ModelConfig) -> float:
     return STDDEV / math.sqrt(2 * config.num_layers)
 
 
-def attention_function(config: ModelConfig, compute: ComputeConfig, length: int, platform: str) -> (
-    attention.AttentionFunction
-):
+def attention_function(
+    config: ModelConfig, compute: ComputeConfig, length: int, platform: str
+) -> attention.AttentionFunction:
     """The attention that `compute` names, computed again in the backward pass where `compute.remat` says so."""
     grouped = config.num_kv_heads < config.num_heads
     backend = attention.choose(

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 import data_tasks
 import data_tasks.tfds_builders
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import SLICES, Document, Provenance, from_json, record_id
+from hephaestus_jax.formats.records import SLICES, Document, Provenance, from_json
 from hephaestus_jax.formats.store import Corpus, write_corpus
 
 

@@ -80,13 +80,13 @@ def test_the_held_out_api_is_in_validation_and_nowhere_else(site: Path, tmp_path
     assert names(records(corpus, "agent_docs", "validation")) == {"alpha.frobnicate_matrix"}
     train = names(records(corpus, "agent_docs"))
     assert "alpha.count_beans" in train and "alpha.UnravelledSpline.pull_apart_knots" in train
-    documents = [record for name in ("code", "text") for record in corpus.read(name, "train")]
+    documents = [record for name in ("code", "text") for record in records(corpus, name)]
     everything = "\n".join(record.text for record in documents if isinstance(record, Document))
     assert "frobnicate" not in everything and "settle(" not in everything and "SETTLED" not in everything
     assert "def count_beans" in everything and "def stir_soup_slowly" in everything and "taste_soup" not in everything
     assert "Beans are counted by hand." in everything and "Soup is stirred slowly" in everything
     assert "from alpha.settling import UnravelledSpline\n" in everything
-    docs = [record for record in corpus.read("agent_docs", "train") if isinstance(record, ApiDoc)]
+    docs = [record for record in records(corpus, "agent_docs") if isinstance(record, ApiDoc)]
     weigh = next(record for record in docs if record.name == "alpha.weigh_beans")
     assert "frobnicate" not in weigh.description and "kitchen scale" in weigh.description
     assert weigh.provenance.processing == ("cut: 0 definitions of held-out APIs, 1 pieces that use or describe them",)
@@ -195,7 +195,7 @@ def test_work_is_not_reused_for_what_changed(site: Path, tmp_path: Path, monkeyp
     counting = site / "alpha" / "counting.py"
     counting.write_text(counting.read_text().replace("kitchen scale", "bathroom scale"))
     corpus = build_installed_corpus(config(site), tmp_path / "c")
-    found = " ".join(str(record) for record in corpus.read("agent_docs", "train"))
+    found = " ".join(str(record) for record in records(corpus, "agent_docs"))
     assert "bathroom scale" in found and "kitchen scale" not in found
 
 
@@ -206,7 +206,7 @@ def test_copies_are_dropped_and_counted(site: Path, tmp_path: Path) -> None:
     corpus = build_installed_corpus(config(site, packages=("alpha", "gamma"), heldout_fraction=0.0), tmp_path / "c")
     dropped = corpus.manifest["accounts"]["code"]["dropped"]
     assert dropped == {"exact duplicate": 2, "near-duplicate": 1}
-    assert {r.provenance.source for r in corpus.read("code", "train")} == {"alpha"}
+    assert {r.provenance.source for r in records(corpus, "code")} == {"alpha"}
 
 
 def test_near_duplicate_apis_share_a_side_across_packages(site: Path, tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_a_validation_file_gives_training_nothing(site: Path, tmp_path: Path) ->
     for seed in range(6):
         options = {"validation_fraction": 0.4, "heldout_fraction": 0.0, "seed": seed}
         corpus = build_installed_corpus(config(site, **options), tmp_path / f"c{seed}")
-        validation = {stages.file_of(r.provenance.path) for r in corpus.read("code", "validation")}
-        train = [r for name in ("agent_docs", "code", "text") for r in corpus.read(name, "train")]
+        validation = {stages.file_of(r.provenance.path) for r in records(corpus, "code", "validation")}
+        train = [r for name in ("agent_docs", "code", "text") for r in records(corpus, name)]
         assert validation.isdisjoint(stages.file_of(r.provenance.path) for r in train)
         sides.update(validation)
         reason = "stands in a file whose code is validation"
@@ -236,7 +236,7 @@ def test_a_validation_file_gives_training_nothing(site: Path, tmp_path: Path) ->
 
 def test_validation_documents_are_whole(site: Path, tmp_path: Path, only_frobnicate: None) -> None:
     corpus = build_installed_corpus(config(site, validation_fraction=0.5, seed=1), tmp_path / "c")
-    found = [r for name in ("code", "text") for r in corpus.read(name, "validation")]
+    found = [r for name in ("code", "text") for r in records(corpus, name, "validation")]
     assert any("frobnicate" in r.text for r in found if isinstance(r, Document))
     assert all(not r.provenance.processing for r in found)
 

@@ -57,7 +57,9 @@ def test_parameters_and_arguments_keep_their_order(tmp_path: Path) -> None:
     call = Trajectory((ApiAction("f", {"x2": 1, "x1": {"b": 1, "a": 2}}),), Provenance("a", "1", "MIT"))
     records = {("agent_docs", "train"): [_api("x", "b", "a")], ("agent_trajectories", "train"): [call]}
     corpus = write_corpus(tmp_path / "c", records, {})
-    ((_, doc),), ((_, trajectory),) = (corpus.read(slice_name, "train") for slice_name in ("agent_docs", "agent_trajectories"))
+    ((_, doc),), ((_, trajectory),) = (
+        corpus.read(slice_name, "train") for slice_name in ("agent_docs", "agent_trajectories")
+    )
     assert list(doc.parameters["properties"]) == ["x", "b", "a"] and list(doc.parameters) == ["type", "properties"]
     assert repr(trajectory.steps) == repr(call.steps)
 

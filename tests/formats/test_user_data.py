@@ -21,6 +21,7 @@ from hephaestus_jax.formats.records import (
     Tool,
     Trajectory,
     WebObservation,
+    identify,
     record_id,
 )
 from hephaestus_jax.formats.user_data import UserDataSource

@@ -16,7 +16,7 @@ import numpy as np
 from small_runs import GROUPS, LENGTH, ROWS, packed_rows, run_config
 
 from hephaestus_jax.config import MeshConfig, TrainConfig
-from hephaestus_jax.model.decoder import init_parameters, parameter_axes
+from hephaestus_jax.model.decoder import abstract_parameters, parameter_axes
 from hephaestus_jax.sharding import Partitioning, make_mesh
 from hephaestus_jax.train_step import (
     abstract_batch,
@@ -30,15 +30,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "untied, 4 kv heads": {"num_kv_heads": 4},
     "tied, 2 kv heads": {"num_kv_heads": 2, "tied_embeddings": True},
 }
-# (data, fsdp, tensor), model, microbatches: every mesh, each model with fewer kv heads than `tensor` and with enough
+# (data, fsdp, tensor), model, microbatches: each model with enough kv heads for `tensor` and with fewer
 CASES = [
     ((8, 1, 1), "untied, 4 kv heads", 2),
-    ((1, 8, 1), "tied, 2 kv heads", 1),
     ((1, 1, 8), "untied, 4 kv heads", 1),
-    ((1, 1, 8), "tied, 2 kv heads", 2),
     ((2, 2, 2), "untied, 4 kv heads", 2),
-    ((2, 2, 2), "tied, 2 kv heads", 1),
-    ((1, 4, 2), "untied, 4 kv heads", 1),
+    ((1, 8, 1), "tied, 2 kv heads", 1),
+    ((1, 4, 2), "tied, 2 kv heads", 1),
     ((1, 2, 4), "tied, 2 kv heads", 2),
 ]
 COLLECTIVES = re.compile(r"\b(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -48,9 +46,10 @@ def compare_gradients() -> list[dict[str, Any]]:
     """Every case against one device without any partitioning."""
     found = []
     for model, fields in MODELS.items():
+        shapes = abstract_parameters(run_config(**fields).model)
+        random = np.random.default_rng(1)
         # larger than at the start of a run, so that attention and predictions are far from uniform
-        params = init_parameters(run_config(**fields).model, jax.random.key(1))
-        params = jax.tree.map(lambda x: x * 4 if x.ndim > 2 or x.shape[0] == 64 else x, params)
+        params = jax.tree.map(lambda x: random.normal(0, 0.1, x.shape).astype(np.float32), shapes)
         (base, base_sums), _ = gradients(run_config(**fields), params, None, packed_rows(0))
         for mesh, _, microbatches in [case for case in CASES if case[1] == model]:
             config = run_config(MeshConfig(*mesh), microbatches, **fields)
@@ -81,7 +80,7 @@ def gradients(config: TrainConfig, params: Any, partitioning: Partitioning | Non
     shardings = None
     if partitioning is not None:
         shardings = (partitioning.tree(parameter_axes(config.model)), partitioning.sharding(()))
-        params = jax.device_put(params, shardings[0])
+        params = jax.tree.map(jax.device_put, params, shardings[0])
     compiled = jax.jit(function, out_shardings=shardings).lower(params, batch).compile()
     return compiled(params, batch), Counter(COLLECTIVES.findall(compiled.as_text()))
 

@@ -40,8 +40,12 @@ def start_together(count: int, script: str, *arguments: str, devices: int = 1) -
         port = probe.getsockname()[1]
     return [
         start(
-            script, *arguments, devices=devices, HEPHAESTUS_COORDINATOR=f"127.0.0.1:{port}",
-            HEPHAESTUS_PROCESSES=str(count), HEPHAESTUS_PROCESS_ID=str(process),
+            script,
+            *arguments,
+            devices=devices,
+            HEPHAESTUS_COORDINATOR=f"127.0.0.1:{port}",
+            HEPHAESTUS_PROCESSES=str(count),
+            HEPHAESTUS_PROCESS_ID=str(process),
         )  # fmt: skip
         for process in range(count)
     ]

@@ -20,18 +20,12 @@ def found():
 
 
 def test_loss_and_gradients_are_those_of_one_device(found):
-    assert [tuple(map(tuple_if_list, result["case"])) for result in found["gradients"]] == sorted(
-        CASES, key=lambda case: case[1], reverse=True
-    )
+    assert [result["case"] for result in found["gradients"]] == json.loads(json.dumps(CASES))
     for result in found["gradients"]:
         assert result["sums"] < 1e-6, result
         assert result["gradients"] < 1e-5, result
         assert result["arrays"] == (11 if "untied" not in result["case"][1] else 12)
         assert result["smallest_norm"] > 0.1, result  # no gradient agrees because it vanishes
-
-
-def tuple_if_list(x):
-    return tuple(x) if isinstance(x, list) else x
 
 
 def test_each_axis_brings_its_collectives_and_no_others(found):

@@ -48,9 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if min(args.batch, args.length, *args.depths) < 1 or min(args.steps, args.rounds) < 0:
         raise UserError("--batch, --length and --depths must be 1 or more, --steps and --rounds 0 or more")
     model = load_gin(ModelConfig, args.gin_file, also=[RopeScaling])
-    compute = ComputeConfig(
-        dtype=args.dtype, attention=args.attention, remat=args.remat, loss_chunk=args.loss_chunk
-    )
+    compute = ComputeConfig(dtype=args.dtype, attention=args.attention, remat=args.remat, loss_chunk=args.loss_chunk)
     device = jax.devices()[0]
     result = {
         "model": model.name, "parameters": model.num_parameters, "platform": device.platform,

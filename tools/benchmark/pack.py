@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         packed = {name: _pack_lengths(*shape, args) for name, shape in DISTRIBUTIONS.items()}
         found = {}
         for name, path in tokenize_benchmark.vocabularies(args, renderer, folder).items():
-            found[name] = _build(name, RenderedTask("bench", "train", _Records(tuple(map(identify, records))), renderer, path), args)
+            found[name] = _build(
+                name, RenderedTask("bench", "train", _Records(tuple(map(identify, records))), renderer, path), args
+            )
     ratios = [entry["tokenize_and_pack_ratio_of_encode_batch"] for entry in found.values()]
     result = {
         "worst_ratio_of_encode_batch": min(ratios),
