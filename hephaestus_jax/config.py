@@ -340,7 +340,7 @@ class LoggingConfig:
     Attributes:
         every_steps: steps between progress lines; metrics.jsonl and TensorBoard get every step.
         tensorboard: whether event files are written (needs `tensorboardX`).
-        profile_steps: "FIRST-LAST", steps to trace into the run directory; empty for none.
+        profile_steps: "FIRST-LAST" or one step, counted from 1, to trace into the run directory; empty for none.
         peak_tflops: dense bf16 peak of one device in 10¹² FLOP/s for the MFU; 0: known devices from a table.
         compilation_cache: folder of JAX's persistent compilation cache; empty for none.
     """
@@ -363,8 +363,9 @@ class LoggingConfig:
         if not self.profile_steps:
             return range(0)
         first, dash, last = self.profile_steps.partition("-")
-        good = bool(dash) and first.isdecimal() and last.isdecimal() and int(first) <= int(last)
-        _require(good, f"profile_steps is {self.profile_steps!r}; write FIRST-LAST, such as 10-12")
+        last = last if dash else first
+        good = first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)
+        _require(good, f"profile_steps is {self.profile_steps!r}; write FIRST-LAST, such as 10-12, counted from 1")
         return range(int(first), int(last) + 1)
 
 

@@ -14,7 +14,9 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -31,7 +33,10 @@ COORDINATOR = "HEPHAESTUS_COORDINATOR"
 PROCESSES = "HEPHAESTUS_PROCESSES"
 PROCESS_ID = "HEPHAESTUS_PROCESS_ID"
 
-_MEND = f"set {COORDINATOR}, {PROCESSES} and {PROCESS_ID}, or {PROCESSES}=1 to run alone"
+_MEND = (
+    f"start every process, with {COORDINATOR} (a free port of process 0's host), {PROCESSES} and {PROCESS_ID} where JAX"
+    f" does not find them by itself, or set {PROCESSES}=1 to run alone"
+)
 
 _LAST_WORDS_SECONDS = 2.0
 
@@ -93,43 +98,68 @@ def initialise(cluster: Cluster | None = None, timeout_seconds: int = 300) -> No
         timeout_seconds: how long to wait for the others.
 
     Raises:
-        UserError: the environment is incomplete, or the processes do not find each other.
+        UserError: the environment is incomplete, or the cluster cannot be joined. When the others do not come in time,
+            the process ends with that one line and status 2.
     """
     if jax.distributed.is_initialized():
         return
     cluster = cluster or Cluster.from_environment()
+    if cluster and cluster.processes == 1:
+        return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if cluster is None:
-        _join_what_jax_detects(timeout_seconds)
-    elif cluster.processes > 1:
-        _join(cluster, timeout_seconds)
-
-
-def _join(cluster: Cluster, timeout_seconds: int) -> None:
+    where = "the cluster that JAX found"
+    if cluster:
+        where = f"process {cluster.process_id} of {cluster.processes}, with process 0 at {cluster.coordinator}"
+        if cluster.process_id == 0:
+            _require_free_port(int(cluster.coordinator.rpartition(":")[2]))
     try:
-        jax.distributed.initialize(
-            cluster.coordinator,
-            cluster.processes,
-            cluster.process_id,
-            cluster_detection_method="deactivate",
-            initialization_timeout=timeout_seconds,
-        )
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(
-            f"process {cluster.process_id} of {cluster.processes} did not find the others at {cluster.coordinator}"
-            f" within {timeout_seconds} s; start all of them, and let process 0's host accept that port"
-            f" ({_first_line(error)})"
-        ) from error
-
-
-def _join_what_jax_detects(timeout_seconds: int) -> None:
-    try:
-        jax.distributed.initialize(initialization_timeout=timeout_seconds)
+        with _giving_up_after(timeout_seconds, f"{where}: the others did not come within {timeout_seconds} s; {_MEND}"):
+            jax.distributed.initialize(
+                cluster.coordinator if cluster else None,
+                cluster.processes if cluster else None,
+                cluster.process_id if cluster else None,
+                cluster_detection_method="deactivate" if cluster else None,
+                initialization_timeout=2 * timeout_seconds,
+            )
     except ValueError as error:
-        if "coordinator_address" not in str(error):  # the one that says that no cluster was found
-            raise UserError(f"JAX found a cluster that it cannot join: {_first_line(error)}; {_MEND}") from error
+        if cluster is None and "coordinator_address" in str(error):
+            return  # no cluster was found
+        raise UserError(f"{where}: {_first_line(error)}; {_MEND}") from error
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"JAX could not join the cluster that it found: {_first_line(error)}; {_MEND}") from error
+        raise UserError(f"{where}: {_first_line(error)}; {_MEND}") from error
+    # On CPUs, collectives of two programs under way wait for each other for ever when processes start them in
+    # different order; one program at a time cannot.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+@contextlib.contextmanager
+def _giving_up_after(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process with one line when the body takes too long; at JAX's own time limit it aborts in C++."""
+
+    def give_up() -> None:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _require_free_port(port: int) -> None:
+    """JAX crashes the process when its coordinator cannot have the port."""
+    both = socket.has_dualstack_ipv6()
+    try:
+        socket.create_server(
+            ("", port), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both
+        ).close()
+    except OSError as error:
+        raise UserError(
+            f"port {port} of {COORDINATOR} cannot be used here: {os.strerror(error.errno or 0)}; choose another"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

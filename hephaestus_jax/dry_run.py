@@ -12,6 +12,7 @@ from hephaestus_jax.data.mixture import Mixture, open_mixture
 from hephaestus_jax.devices import peak_flops
 from hephaestus_jax.metrics import MFU_CONVENTION
 from hephaestus_jax.progress import duration
+from hephaestus_jax.run_directory import identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
 from hephaestus_jax.train_step import abstract_batch, abstract_state, check_batch, init_state, make_train_step
 
@@ -49,6 +50,7 @@ def describe(config: TrainConfig) -> None:
     check_batch(config, partitioning)
     abstract = abstract_state(config, partitioning)
     mixture = open_mixture(config.mixture)
+    identity_of(config, mixture)
     length = mixture.spec.sequence_length
     print(headline(config, mixture, partitioning))
     print("\n".join(partitioning.describe()))

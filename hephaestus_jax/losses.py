@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from hephaestus_jax import sharding
+from hephaestus_jax.products import einsum_float32
 
 
 def next_token_targets(tokens_BL: jax.Array, loss_weights_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -182,7 +183,7 @@ def _chunk_losses(
     hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, z_loss: float
 ) -> tuple[_Rows, jax.Array]:
     """The sums of each row over a chunk, and the gradient of the objective with respect to its logits."""
-    logits_BLV = jnp.einsum("bld,dv->blv", hidden_BLD, kernel_DV, preferred_element_type=jnp.float32)
+    logits_BLV = einsum_float32("bld,dv->blv", hidden_BLD, kernel_DV)
     logits_BLV = sharding.constrain(logits_BLV, ("batch", "length", "vocabulary"))
     log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
     # A comparison, not a look-up: it stays local where the vocabulary is split over devices.
@@ -202,9 +203,9 @@ def _chunk_gradients(
     hidden_BLD: jax.Array, kernel_DV: jax.Array, d_logits_BLV: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Gradients of hidden [B, L, D] in its dtype, and of the kernel by shard of rows [S, D, V] in float32."""
-    d_hidden_BLD = jnp.einsum("blv,dv->bld", d_logits_BLV, kernel_DV, preferred_element_type=jnp.float32)
+    d_hidden_BLD = einsum_float32("blv,dv->bld", d_logits_BLV, kernel_DV)
     hidden_SBLD, d_logits_SBLV = (x.reshape(_row_shards(), -1, *x.shape[1:]) for x in (hidden_BLD, d_logits_BLV))
-    d_kernel_SDV = jnp.einsum("sbld,sblv->sdv", hidden_SBLD, d_logits_SBLV, preferred_element_type=jnp.float32)
+    d_kernel_SDV = einsum_float32("sbld,sblv->sdv", hidden_SBLD, d_logits_SBLV)
     d_kernel_SDV = sharding.constrain(d_kernel_SDV, ("batch", "embed_activation", "vocabulary"))
     return d_hidden_BLD.astype(hidden_BLD.dtype), d_kernel_SDV
 

@@ -29,14 +29,14 @@ FACTORED_FROM = 32
 
 LAYERS = "layers"
 _MATRICES: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {
-    # The end of a weight's path, and its input and output axes; axis 0 is the layer.
-    ("query", "kernel"): ((1,), (2, 3)),
-    ("key", "kernel"): ((1,), (2, 3)),
-    ("value", "kernel"): ((1,), (2, 3)),
-    ("out", "kernel"): ((1, 2), (3,)),
-    ("gate", "kernel"): ((1,), (2,)),
-    ("up", "kernel"): ((1,), (2,)),
-    ("down", "kernel"): ((1,), (2,)),
+    # The end of a weight's path, and the input and output axes of one layer's array.
+    ("query", "kernel"): ((0,), (1, 2)),
+    ("key", "kernel"): ((0,), (1, 2)),
+    ("value", "kernel"): ((0,), (1, 2)),
+    ("out", "kernel"): ((0, 1), (2,)),
+    ("gate", "kernel"): ((0,), (1,)),
+    ("up", "kernel"): ((0,), (1,)),
+    ("down", "kernel"): ((0,), (1,)),
 }
 _NOT_DECAYED = ("scale", "bias")
 
@@ -93,7 +93,7 @@ def _between(low: float, high: float, height: jax.Array) -> jax.Array:
 def clip_by_norm(grads: Tree, norm: jax.Array, config: OptimizerConfig) -> Tree:
     """Scales gradients whose global norm is `norm` down to `config.clip_norm`, as `optax.clip_by_global_norm` does.
 
-    A norm that is not finite leaves gradients that are not finite; the guard drops such a step.
+    A norm that is not finite is the guard's business, which drops such a step.
     """
     if config.clip_norm == 0:
         return grads
@@ -158,8 +158,8 @@ def _adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
 
 def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     muon = contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=_dimension_numbers)
-    scaled = optax.chain(_stored_moment(muon, config.moment_dtype), optax.stateless(_scale_to_rms))
-    return optax.partition({"matrices": scaled, "others": _adam(config)}, _matrices_or_others)
+    layer = optax.chain(_stored_moment(muon, config.moment_dtype), optax.stateless(_scale_to_rms))
+    return optax.partition({"matrices": _each_layer(layer), "others": _adam(config)}, _matrices_or_others)
 
 
 _DIRECTIONS = {"adamw": _adam, "adafactor": _adafactor, "muon": _muon}
@@ -196,10 +196,13 @@ def _stored_moment(inner: optax.GradientTransformation, dtype: str) -> optax.Gra
 
 
 def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` on each layer by itself, so that nothing is averaged over them; its state is stacked like they are."""
+    """`inner` on one layer after the other; its state is stacked like the layers.
+
+    So nothing is averaged over layers, and Muon's products need room for one layer only.
+    """
 
     def update(grads: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
-        return jax.vmap(inner.update)(grads, state, params)
+        return jax.lax.map(lambda layer: inner.update(*layer), (grads, state, params))
 
     return optax.GradientTransformation(jax.vmap(inner.init), update)
 
@@ -212,9 +215,7 @@ def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def _layers_or_others(params: Tree) -> Tree:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "layers" if _names(path)[0] == LAYERS else "others", params
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, _: "layers" if _names(path)[0] == LAYERS else "others", params)
 
 
 def _is_matrix(path: tuple[Any, ...]) -> bool:

@@ -14,9 +14,8 @@ and over which an array that has it is meant to be whole. What the table does no
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -173,8 +172,8 @@ class Partitioning:
         """Shardings of a whole training state.
 
         An array belongs to the parameter whose path its own ends with. Of the parameter's shape (itself, its moments),
-        it is sharded like it; as a matrix of that parameter, or as such a matrix without one dimension (Adafactor's
-        factored moments), by the axes that are left. Everything else is replicated.
+        it is sharded like it; of that shape without one dimension (Adafactor's factored moments), by the axes that are
+        left. Everything else is replicated.
 
         Args:
             abstract_state: tree of arrays or `jax.ShapeDtypeStruct`, with the parameters' tree anywhere inside it.
@@ -254,12 +253,15 @@ class Partitioning:
         axes = next((parameters[suffix] for suffix in suffixes if suffix in parameters), None)
         if axes is None:
             return _Place()
-        fitting = [place for place in _readings(axes) if self._shape(place) == x.shape]
-        # Where two dimensions are equally long, any reading is right; the one that is split furthest is cheapest.
+        if x.shape == self._shape(axes):
+            return _Place(axes)
+        without_one = [_Place(axes[:i] + axes[i + 1 :], dropped=name) for i, name in enumerate(axes)]
+        fitting = [place for place in without_one if x.shape == self._shape(place.axes)]
+        # Where two dimensions are equally long, either reading is right; the one that is split further is cheaper.
         return max(fitting, key=self._spread, default=_Place())
 
-    def _shape(self, place: _Place) -> tuple[int, ...]:
-        return tuple(math.prod(self.sizes[name] for name in group if name) for group in place.groups)
+    def _shape(self, axes: Axes) -> tuple[int, ...]:
+        return tuple(self.sizes[name] for name in axes if name)
 
     def _spread(self, place: _Place) -> int:
         return self._devices(axis for name in place.axes for axis in self.split(name))
@@ -292,42 +294,21 @@ class Partitioning:
     def _stated(self, place: _Place) -> set[str]:
         """Mesh axes over which an array is replicated on purpose."""
         stated: set[str] = set()
-        for name in (*place.dropped, *(name for group in place.groups for name in group)):
+        for name in (*place.axes, place.dropped):
             if name is not None:
                 rule = self.table[name]
                 stated |= set(rule.whole)
-                if name in place.dropped or self.split(name) != rule.split:  # averaged over, or fewer than the devices
+                if name == place.dropped or self.split(name) != rule.split:  # averaged over, or fewer than the devices
                     stated |= set(rule.split)
         return stated
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What the dimensions of an array of the state are, in terms of the parameter that it belongs to, if any.
+    """The logical axes of an array of the state; `dropped` is one of its parameter's that a factored moment lacks."""
 
-    Attributes:
-        groups: the logical axes that each dimension is made of, more than one where they were reshaped into one.
-        dropped: the parameter's axes that the array lacks.
-    """
-
-    groups: tuple[Axes, ...] = ()
-    dropped: Axes = ()
-
-    @property
-    def axes(self) -> Axes:
-        """The logical axis that each dimension is split by: splitting the first of a group cuts it into blocks."""
-        return tuple(group[0] for group in self.groups)
-
-
-def _readings(axes: Axes) -> Iterator[_Place]:
-    """Ways in which an array can derive from a parameter: neighbouring axes joined, then one dimension gone."""
-    inner = range(1, len(axes))
-    for joints in itertools.chain.from_iterable(itertools.combinations(inner, n) for n in reversed(range(len(axes)))):
-        cuts = (0, *joints, len(axes))
-        groups = tuple(axes[start:stop] for start, stop in itertools.pairwise(cuts))
-        yield _Place(groups)
-        for i in range(len(groups)):
-            yield _Place(groups[:i] + groups[i + 1 :], dropped=groups[i])
+    axes: Axes = ()
+    dropped: str | None = None
 
 
 _ACTIVE: ContextVar[Partitioning | None] = ContextVar("partitioning", default=None)

@@ -65,7 +65,10 @@ def main() -> None:
     )
     parser.add_argument("--gin_file", action="append", required=True, help="may be repeated; later files override")
     parser.add_argument("--dry_run", action="store_true", help="print what the run would be, compile it, write nothing")
+    parser.add_argument("--profile_steps", help="FIRST-LAST: steps to trace into the run directory, such as 10-12")
     args = parser.parse_args(rest)
+    if args.profile_steps:
+        overrides.append(f"LoggingConfig.profile_steps={args.profile_steps!r}")
     loaded = load_gin_with_text(TrainConfig, args.gin_file, overrides, also=PARTS)
     distributed.initialise()
     if args.dry_run:

@@ -93,7 +93,7 @@ def largest_buffer(hlo: str) -> int:
 
 
 def collectives(hlo: str) -> list[tuple[bool, int]]:
-    """Of each collective: whether it is in a loop (not in the entry computation), and elements of its largest result."""
+    """Of each collective: whether it is in a loop (not in the entry computation), elements of its largest result."""
     found, in_entry = [], False
     for line in hlo.splitlines():
         if line.endswith("{") and not line.startswith(" "):

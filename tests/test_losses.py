@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -17,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hephaestus_jax.errors import UserError
 from hephaestus_jax.losses import LossSums, cross_entropy_sums, next_token_targets
+from tools.benchmark import __main__ as benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 MESHES = ("2,2,2", "1,8,1")  # data, fsdp, tensor
@@ -52,20 +55,24 @@ class Case:
         self.weights = jnp.asarray(rng.choice(weights, (rows, length)), jnp.float32)
         self.groups = jnp.asarray(rng.integers(0, groups, rows), jnp.int32)
 
-    def everything(self, z_loss: float, chunk: int) -> tuple[LossSums, tuple[jax.Array, jax.Array], LossSums]:
-        """The sums, the gradients of hidden and kernel, and the sums that came with the gradients; one compilation."""
+    def everything(self, z_loss: float, chunk: int) -> Everything:
+        arrays = (self.hidden, self.kernel, self.targets, self.weights, self.groups)
+        return everything(*arrays, self.num_groups, z_loss, chunk)
 
-        def sums(hidden: jax.Array, kernel: jax.Array) -> LossSums:
-            return cross_entropy_sums(
-                hidden, kernel, self.targets, self.weights, self.groups, self.num_groups, z_loss, chunk
-            )
 
-        def objective(hidden: jax.Array, kernel: jax.Array) -> tuple[jax.Array, LossSums]:
-            found = sums(hidden, kernel)
-            return found.objective, found
+Everything = tuple[LossSums, tuple[jax.Array, jax.Array], LossSums]
 
-        gradient = jax.grad(objective, argnums=(0, 1), has_aux=True)
-        return jax.jit(lambda *inputs: (sums(*inputs), *gradient(*inputs)))(self.hidden, self.kernel)
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def everything(hidden: jax.Array, kernel: jax.Array, *others: Any) -> Everything:
+    """The sums, the gradients of hidden and kernel, and the sums that came with the gradients."""
+
+    def objective(hidden: jax.Array, kernel: jax.Array) -> tuple[jax.Array, LossSums]:
+        found = cross_entropy_sums(hidden, kernel, *others)
+        return found.objective, found
+
+    gradients, sums = jax.grad(objective, argnums=(0, 1), has_aux=True)(hidden, kernel)
+    return cross_entropy_sums(hidden, kernel, *others), gradients, sums
 
 
 def in_float64(case: Case, z_loss: float, hidden: Any = None, kernel: Any = None) -> dict[str, np.ndarray]:
@@ -298,3 +305,18 @@ def test_eight_devices_equal_one(on_meshes: dict[str, Any]) -> None:
         assert on_meshes[mesh]["value"] == pytest.approx(float(value), rel=1e-6)
         for found, expected in zip(on_meshes[mesh]["gradients"], gradients, strict=True):
             assert relative(found, np.asarray(expected, np.float64)) <= 2e-6
+
+
+# The benchmark
+
+
+def test_the_benchmark_prints_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--batch_size=2", "--seq_length=64", "--embed_dim=8", "--vocab_size=512", "--chunk=4", "--rounds=1"]
+    benchmark.main(["loss", *sizes])
+    (line,) = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    for part in ("forward", "forward_backward"):
+        assert result[part]["times_less_memory"] > 2
+        assert result[part]["chunked_ms"] > 0
+    with pytest.raises(UserError, match="--chunk must be at least 1"):
+        benchmark.main(["loss", "--chunk=0"])

@@ -12,8 +12,10 @@ import numpy as np
 import optax
 import pytest
 
-from hephaestus_jax.config import OptimizerConfig
+from hephaestus_jax.config import ModelConfig, OptimizerConfig
+from hephaestus_jax.model.decoder import parameter_axes
 from hephaestus_jax.optimizers import (
+    _MATRICES,
     MUON_MOMENTUM,
     MUON_RMS,
     apply_direction,
@@ -74,6 +76,12 @@ def run(config: OptimizerConfig, params: Any, steps: int) -> tuple[Any, Any]:
     for grads in steps_of_gradients(steps):
         params, state = step(params, state, grads)
     return params, state
+
+
+def first_direction(config: OptimizerConfig, params: Any, grads: Any) -> Any:
+    """The direction of the first step."""
+    optimizer = make_optimizer(config)
+    return jax.jit(lambda grads, params: optimizer.update(grads, optimizer.init(params), params)[0])(grads, params)
 
 
 def by_path(tree: Any) -> dict[str, np.ndarray]:
@@ -176,9 +184,8 @@ def test_weight_decay_spares_norms_and_biases(kind: str) -> None:
     """With gradients of zero, the direction is the decay alone."""
     params = random_tree(0)
     params["layers"]["mlp"]["bias"] = jnp.ones((LAYERS, F))
-    optimizer = make_optimizer(OptimizerConfig(kind=kind, weight_decay=0.25))  # type: ignore[arg-type]
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    direction, _ = jax.jit(optimizer.update)(zeros, optimizer.init(params), params)
+    config = OptimizerConfig(kind=kind, weight_decay=0.25)  # type: ignore[arg-type]
+    direction = first_direction(config, params, jax.tree.map(np.zeros_like, params))
     before = by_path(params)
     for name, found in by_path(direction).items():
         expected = 0.25 * before[name] if is_decayed(name) else np.zeros_like(found)
@@ -234,7 +241,10 @@ def test_no_layer_depends_on_another(kind: str) -> None:
     """Layers in another order move in that order, and by as much."""
     optimizer = make_optimizer(OptimizerConfig(kind=kind))  # type: ignore[arg-type]
     update = jax.jit(lambda grads, params: optimizer.update(grads, optimizer.init(params), params)[0])
-    reorder = lambda tree: {**tree, "layers": jax.tree.map(lambda x: x[np.array([2, 0, 1])], tree["layers"])}  # noqa: E731
+
+    def reorder(tree: Any) -> Any:
+        return {**tree, "layers": jax.tree.map(lambda x: np.asarray(x)[[2, 0, 1]], tree["layers"])}
+
     params, grads = random_tree(0), random_tree(1)
     assert largest_difference(reorder(update(grads, params)), update(reorder(grads), reorder(params))) < 1e-6
 
@@ -294,9 +304,8 @@ def test_adafactor_is_optax_on_each_layer() -> None:
 def test_adafactor_factors_matrices_and_heads() -> None:
     """The first step against the paper's formula, in float64; and the size of what is kept."""
     params, grads = random_tree(0), random_tree(1)
-    optimizer = make_optimizer(OptimizerConfig(kind="adafactor", weight_decay=0.0))
-    state = jax.jit(optimizer.init)(params)
-    direction = by_path(jax.jit(optimizer.update)(grads, state, params)[0])
+    config = OptimizerConfig(kind="adafactor", weight_decay=0.0)
+    direction = by_path(first_direction(config, params, grads))
     g = by_path(grads)
 
     def expected(grad: np.ndarray) -> np.ndarray:  # [..., in, out]
@@ -314,7 +323,7 @@ def test_adafactor_factors_matrices_and_heads() -> None:
         query = clipped(expected(heads)).transpose(1, 0, 2)
         np.testing.assert_allclose(direction["layers/attention/query/kernel"][layer], query, rtol=1e-5)
     np.testing.assert_allclose(direction["head/kernel"], clipped(expected(g["head/kernel"])), rtol=1e-5)
-    kept = sum(leaf.size for leaf in jax.tree.leaves(state))
+    kept = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(make_optimizer(config).init, params)))
     assert kept < 0.1 * sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -357,13 +366,27 @@ def test_muon_orthogonalises_each_layers_matrix(moment_dtype: str) -> None:
 
 def test_muon_leaves_embeddings_head_and_norms_to_adamw() -> None:
     params, grads = random_tree(0), random_tree(1)
-    of_kind = {}
-    for kind in ("muon", "adamw"):
-        optimizer = make_optimizer(OptimizerConfig(kind=kind))  # type: ignore[arg-type]
-        of_kind[kind] = by_path(jax.jit(optimizer.update)(grads, optimizer.init(params), params)[0])
+    of_kind = {kind: by_path(first_direction(OptimizerConfig(kind=kind), params, grads)) for kind in ("muon", "adamw")}  # type: ignore[arg-type]
     for name in ("embedder/embedding", "head/kernel", "final_norm/scale", "layers/attention_norm/scale"):
         np.testing.assert_array_equal(of_kind["muon"][name], of_kind["adamw"][name])
     assert not np.allclose(of_kind["muon"]["layers/mlp/gate/kernel"], of_kind["adamw"]["layers/mlp/gate/kernel"])
+
+
+def test_muon_knows_every_weight_of_the_decoder() -> None:
+    """And which of its axes is the embedding's side: the input, but for the two weights that write back to it."""
+    model = ModelConfig("test", V, D, F, LAYERS, num_heads=N, num_kv_heads=2, head_dim=H)
+    found = 0
+    for path, axes in jax.tree_util.tree_leaves_with_path(
+        parameter_axes(model), is_leaf=lambda x: isinstance(x, tuple)
+    ):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not name.startswith("layers/") or name.endswith("scale"):
+            continue
+        sides = [[axes[1 + axis] for axis in side] for side in _MATRICES[tuple(name.split("/")[-2:])]]
+        inputs, outputs = reversed(sides) if name.split("/")[-2] in ("out", "down") else sides
+        assert inputs == ["embed"] and {"layers", *inputs, *outputs} == set(axes)
+        found += 1
+    assert found == 7
 
 
 def test_muon_refuses_a_weight_whose_sides_it_does_not_know() -> None:

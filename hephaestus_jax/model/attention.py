@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.products import einsum_float32
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 QUERY_CHUNK = 256
@@ -68,13 +69,13 @@ def _attend(
     rows, queries, heads, head_dim = q_BLNH.shape
     keys, kv_heads = k_BMKH.shape[1:3]
     q_BLKGH = q_BLNH.reshape(rows, queries, kv_heads, heads // kv_heads, head_dim)
-    scores = jnp.einsum("blkgh,bmkh->bkglm", q_BLKGH, k_BMKH, preferred_element_type=jnp.float32)
+    scores = einsum_float32("blkgh,bmkh->bkglm", q_BLKGH, k_BMKH)
     mask_BLM = _mask(query_segments_BL, key_segments_BM, first + jnp.arange(queries), jnp.arange(keys))
     # Added rather than selected: the backward pass of a sum keeps nothing, that of a selection keeps the mask per head.
     scores = scores / math.sqrt(head_dim) + jnp.where(mask_BLM, 0.0, _MASKED)[:, None, None]
     shares = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
     # Divided after the product: H numbers per query instead of M, and one array of scores less for the backward pass.
-    mixed = jnp.einsum("bkglm,bmkh->blkgh", shares.astype(v_BMKH.dtype), v_BMKH, preferred_element_type=jnp.float32)
+    mixed = einsum_float32("bkglm,bmkh->blkgh", shares.astype(v_BMKH.dtype), v_BMKH)
     sums_BLKG = jnp.einsum("bkglm->blkg", shares)
     return (mixed / sums_BLKG[..., None]).reshape(q_BLNH.shape).astype(q_BLNH.dtype)
 

@@ -11,7 +11,16 @@ import pytest
 import reference_decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_decoders import CONFIGS, FLOAT32, config, jitted_decode, jitted_loss_and_gradients, parameters, rows
+from small_decoders import (
+    CONFIGS,
+    FLOAT32,
+    QUICK,
+    config,
+    jitted_decode,
+    jitted_loss_and_gradients,
+    parameters,
+    rows,
+)
 
 from hephaestus_jax.config import ComputeConfig
 from hephaestus_jax.errors import UserError
@@ -203,7 +212,9 @@ def test_the_tree_its_shapes_and_its_axes(name):
 
 def test_fresh_parameters():
     model = config(vocab_size=500, embed_dim=64, mlp_dim=96, num_layers=8)
-    init = jax.jit(lambda key: (init_parameters(model, key), init_parameters(model, key, "bfloat16")))
+    init = jax.jit(
+        lambda key: (init_parameters(model, key), init_parameters(model, key, "bfloat16")), compiler_options=QUICK
+    )
     params, rounded = init(jax.random.key(3))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), abstract_parameters(model)

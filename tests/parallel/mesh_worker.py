@@ -5,6 +5,7 @@ Nothing here judges; `test_meshes.py` does.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter
@@ -47,9 +48,9 @@ def compare_gradients() -> list[dict[str, Any]]:
     found = []
     for model, fields in MODELS.items():
         shapes = abstract_parameters(run_config(**fields).model)
-        random = np.random.default_rng(1)
         # larger than at the start of a run, so that attention and predictions are far from uniform
-        params = jax.tree.map(lambda x: random.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+        normal = functools.partial(np.random.default_rng(1).normal, 0, 0.4)
+        params = jax.tree.map(lambda x: normal(x.shape).astype(np.float32), shapes)  # noqa: B023
         (base, base_sums), _ = gradients(run_config(**fields), params, None, packed_rows(0))
         for mesh, _, microbatches in [case for case in CASES if case[1] == model]:
             config = run_config(MeshConfig(*mesh), microbatches, **fields)

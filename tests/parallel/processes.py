@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -35,20 +34,18 @@ def start(script: str, *arguments: str, devices: int = 1, **environment: str) ->
 
 def start_together(count: int, script: str, *arguments: str, devices: int = 1) -> list[subprocess.Popen[str]]:
     """The processes of one run on loopback, `devices` each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    run = {"HEPHAESTUS_COORDINATOR": f"127.0.0.1:{free_port()}", "HEPHAESTUS_PROCESSES": str(count)}
     return [
-        start(
-            script,
-            *arguments,
-            devices=devices,
-            HEPHAESTUS_COORDINATOR=f"127.0.0.1:{port}",
-            HEPHAESTUS_PROCESSES=str(count),
-            HEPHAESTUS_PROCESS_ID=str(process),
-        )  # fmt: skip
+        start(script, *arguments, devices=devices, **run, HEPHAESTUS_PROCESS_ID=str(process))
         for process in range(count)
     ]
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def finish(processes: Sequence[subprocess.Popen[str]], timeout_seconds: float = 300) -> list[Finished]:
@@ -61,14 +58,10 @@ def finish(processes: Sequence[subprocess.Popen[str]], timeout_seconds: float = 
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
 
-def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
-    """Reads the process's standard output up to a line that has `text` in it."""
+def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
+    """The process's next line of standard output that has `text` in it."""
     assert process.stdout is not None
     for line in process.stdout:
         if text in line:
-            return
+            return line
     raise AssertionError(f"the process ended without {text!r}: {process.stderr.read() if process.stderr else ''}")
-
-
-def terminate(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGTERM)

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "tokenize": "tokens per second of the tokenise step against the tokenizer's own encode_batch",
     "pack": "packing efficiency and rows per second",
     "loader": "rows per second and bytes read against a plain memory-mapped read",
+    "loss": "time and memory of the chunked loss against one that makes all logits",
     "model": "tokens per second forward and backward, and compile time at two depths",
 }
 

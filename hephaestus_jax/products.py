@@ -1,0 +1,54 @@
+"""Matrix products that add up in float32."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`jnp.einsum` of two arrays whose sums and result are float32, whatever their dtype.
+
+    The backward pass takes its products in the operands' dtype too, as the forward pass does, and adds up in float32.
+
+    On CPUs operands of fewer bits are widened first: XLA's CPU backend lacks some of the mixed products (jax 0.10,
+    "Unsupported element type for DotThunk"), and which of them depends on the shapes. Widening is exact.
+
+    Args:
+        subscripts: "A,B->C" where every letter occurs in two of the three at least.
+    """
+    if a.dtype == b.dtype == jnp.float32:
+        return jnp.einsum(subscripts, a, b)
+    return _mixed_einsum(subscripts, a, b)
+
+
+# By hand, because the derivative of a choice by platform would keep what every branch needs.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _mixed_einsum(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    def widened(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.einsum(subscripts, a.astype(jnp.float32), b.astype(jnp.float32))
+
+    def mixed(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+    return jax.lax.platform_dependent(a, b, cpu=widened, default=mixed)
+
+
+def _forward(subscripts: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _mixed_einsum(subscripts, a, b), (a, b)
+
+
+def _backward(
+    subscripts: str, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    a, b = operands
+    inputs, _, of_result = subscripts.partition("->")
+    of_a, _, of_b = inputs.partition(",")
+    d_a = _mixed_einsum(f"{of_result},{of_b}->{of_a}", cotangent.astype(a.dtype), b)
+    d_b = _mixed_einsum(f"{of_a},{of_result}->{of_b}", a, cotangent.astype(b.dtype))
+    return d_a.astype(a.dtype), d_b.astype(b.dtype)
+
+
+_mixed_einsum.defvjp(_forward, _backward)

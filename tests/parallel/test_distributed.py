@@ -1,0 +1,126 @@
+"""Joining, agreeing and ending: what the environment may say, and real processes on loopback."""
+
+import json
+import os
+import signal
+import socket
+
+import pytest
+from processes import finish, free_port, start, start_together, wait_for_line
+
+from hephaestus_jax import distributed
+from hephaestus_jax.distributed import COORDINATOR, PROCESS_ID, PROCESSES, Cluster
+from hephaestus_jax.errors import UserError
+
+
+def environment(monkeypatch, *values):
+    for name, value in zip((COORDINATOR, PROCESSES, PROCESS_ID), values, strict=True):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+
+
+def test_the_environment_names_a_process(monkeypatch):
+    environment(monkeypatch, "host0:8476", "4", "3")
+    assert Cluster.from_environment() == Cluster("host0:8476", 4, 3)
+    environment(monkeypatch, "[::1]:8476", "4", "3")
+    assert Cluster.from_environment() == Cluster("[::1]:8476", 4, 3)
+    environment(monkeypatch, None, None, None)
+    assert Cluster.from_environment() is None
+    environment(monkeypatch, None, "1", None)
+    assert Cluster.from_environment() == Cluster("", 1, 0)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (("host0:8476", "2", None), "HEPHAESTUS_PROCESS_ID"),
+        (("host0:8476", None, None), "HEPHAESTUS_PROCESSES and HEPHAESTUS_PROCESS_ID"),
+        ((None, "2", "0"), "not HEPHAESTUS_COORDINATOR"),
+        (("host0:8476", "two", "0"), "HEPHAESTUS_PROCESSES is 'two'"),
+        (("host0:8476", "2", "-1"), "HEPHAESTUS_PROCESS_ID is '-1'"),
+        (("host0:8476", "2", "2"), "number them from 0 to 1"),
+        (("host0:8476", "0", "0"), "must be 1 or more"),
+        (("host0", "2", "0"), "write HOST:PORT"),
+        ((":8476", "2", "0"), "write HOST:PORT"),
+        (("host0:99999", "2", "0"), "write HOST:PORT"),
+    ],
+)
+def test_a_wrong_environment_is_one_line(monkeypatch, values, message):
+    environment(monkeypatch, *values)
+    with pytest.raises(UserError, match=message) as error:
+        Cluster.from_environment()
+    assert "\n" not in str(error.value)
+
+
+def test_one_process_broadcasts_to_itself():
+    assert distributed.broadcast({"a": (1, 2.5)}) == {"a": [1, 2.5]}
+    assert distributed.is_main()
+    distributed.barrier("nobody else")
+
+
+def test_a_signal_is_remembered_and_its_handler_given_back():
+    def before(*_):
+        raise AssertionError("the handler that was there before was called")
+
+    previous = signal.signal(signal.SIGTERM, before)
+    try:
+        with distributed.Preemption() as preemption:
+            assert not preemption.requested(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert preemption.requested(1) and preemption.requested(2)
+            os.kill(os.getpid(), signal.SIGTERM)  # a second one changes nothing
+            assert preemption.requested(3)
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does_and_stop_together():
+    alone = start("run_worker.py", "preempted", devices=4)
+    two = start_together(2, "run_worker.py", "preempted", devices=2)
+    processes = [alone, *two]
+    try:
+        heads = [json.loads(wait_for_line(process, "losses")) for process in processes]
+        alone.send_signal(signal.SIGTERM)
+        two[1].send_signal(signal.SIGTERM)  # one of them only
+    finally:
+        ended = finish(processes)
+    assert [head["processes"] for head in heads] == [1, 2, 2]
+    assert heads[1]["losses"] == heads[2]["losses"] == pytest.approx(heads[0]["losses"], rel=1e-6)
+    assert len(set(heads[0]["losses"])) == 3
+    assert [status for status, _, _ in ended] == [0, 0, 0], ended
+    stops = [json.loads(output.splitlines()[-1])["stopped"] for _, output, _ in ended]
+    assert stops[1] == stops[2]
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_the_other():
+    ended = finish(start_together(2, "run_worker.py", "failing"), timeout_seconds=120)
+    assert ended[1][0] == 2
+    assert ended[1][2].splitlines()[-1] == "error: process 1: row 7 is damaged; build the cache again"
+    assert ended[0][0] not in (0, 2)
+
+
+@pytest.mark.slow
+def test_all_processes_get_the_value_of_the_first():
+    value = {"process": 0, "text": "é\n", "numbers": [1, 1e-17, None]}
+    ended = finish(start_together(2, "run_worker.py", "values"))
+    assert [json.loads(output.splitlines()[-1]) for _, output, _ in ended] == [[value, True], [value, False]]
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_in_vain_says_so():
+    environments = [{COORDINATOR: f"127.0.0.1:{free_port()}", PROCESSES: "2", PROCESS_ID: number} for number in "01"]
+    ended = finish([start("run_worker.py", "lonely", **environment) for environment in environments])
+    for number, (status, _, errors) in enumerate(ended):
+        assert status == 2, errors
+        assert f"error: process {number} of 2" in errors and "the others did not come within 1 s" in errors
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} of HEPHAESTUS_COORDINATOR cannot be used here"):
+            distributed.initialise(Cluster(f"127.0.0.1:{port}", 2, 0))

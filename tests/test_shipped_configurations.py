@@ -1,0 +1,99 @@
+"""Every shipped gin file, complete and literally: what it binds is compared with a golden text.
+
+After an intended change, write the golden files anew and read their diff:
+`PYTHONPATH=. python tests/test_shipped_configurations.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hephaestus_jax.config import PARTS, ModelConfig, TrainConfig
+from hephaestus_jax.errors import UserError
+from hephaestus_jax.gin_files import load_gin_with_text
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+REQUIRED = {
+    "runs/pretrain": ("RUN_DIR=runs/base", "MIXTURE=rows/base"),
+    "runs/continual_pretrain": ("RUN_DIR=runs/agent", "MIXTURE=rows/agent", "INIT_FROM=runs/base"),
+}
+MODELS = sorted(f"models/{file.stem}" for file in (ROOT / "gin" / "models").glob("*.gin"))
+
+
+def operative(name: str) -> str:
+    """The operative configuration of a shipped file, with what it requires given."""
+    target = ModelConfig if name.startswith("models/") else TrainConfig
+    return load_gin_with_text(target, f"gin/{name}.gin", REQUIRED.get(name, ()), also=PARTS).operative
+
+
+def golden(name: str) -> Path:
+    return GOLDEN / f"{name.replace('/', '_')}.gin"
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, *MODELS])
+def test_operative_configuration(name: str) -> None:
+    assert operative(name) == golden(name).read_text()
+
+
+def test_every_shipped_file_is_looked_at() -> None:
+    files = [file for folder in ("runs", "models") for file in (ROOT / "gin" / folder).iterdir()]
+    shipped = {f"{file.parent.name}/{file.stem}" for file in files}
+    assert shipped - {"runs/parts"} == {*REQUIRED, *MODELS}
+    assert {file.name for file in GOLDEN.iterdir()} == {golden(name).name for name in (*REQUIRED, *MODELS)}
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_what_is_required_is_named(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_gin_with_text(TrainConfig, f"gin/{name}.gin", (), also=PARTS)
+    for binding in REQUIRED[name]:
+        assert f"--gin.{binding.partition('=')[0]}=" in str(caught.value)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_fits_into_a_run(model: str) -> None:
+    files = ["gin/runs/continual_pretrain.gin", f"gin/{model}.gin"]
+    config = load_gin_with_text(TrainConfig, files, REQUIRED["runs/continual_pretrain"], also=PARTS).value
+    assert config.model.name == model.partition("/")[2]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("TRAIN_STEP=5", "did you mean TRAIN_STEPS"),
+        ("MeshConfig.fspd=2", "did you mean fsdp"),
+        ("MashConfig.fsdp=2", "known are"),
+        ("TRAIN_STEPS=ten", "TrainConfig.train_steps is 'ten'; it must be of type int"),
+        ("TRAIN_STEPS=1.5", "it must be of type int"),
+        ("DTYPE=float16", "ComputeConfig.dtype is 'float16'"),
+        ("BATCH_SIZE=0", "TrainConfig.batch_size is 0; it must be above 0"),
+        ("MICROBATCHES=3", "does not divide into 3 microbatches"),
+        ("ScheduleConfig.kind=wsd", "decay_steps must be given"),
+        ("ScheduleConfig.kind=linear", "ScheduleConfig.kind is 'linear'"),
+        ("ComputeConfig.remat=some", "known policies: none, dots"),
+        ("LoggingConfig.profile_steps=12-10", "write FIRST-LAST"),
+        ("ModelConfig.num_kv_heads=3", "it must divide num_heads"),
+        ("MeshConfig.data=-1", "only one axis can take the rest"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_mend(override: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        name = "runs/pretrain"
+        load_gin_with_text(TrainConfig, f"gin/{name}.gin", (*REQUIRED[name], override), also=PARTS)
+    message = str(caught.value)
+    assert words in message
+    assert "\n" not in message
+
+
+def main() -> None:
+    GOLDEN.mkdir(exist_ok=True)
+    for name in (*REQUIRED, *MODELS):
+        golden(name).write_text(operative(name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
