@@ -219,6 +219,10 @@ class ScheduleConfig:
             value = getattr(self, name)
             _require(0 <= value <= 1, f"ScheduleConfig.{name} is {value}; it is a share of the peak, from 0 to 1")
         _require(
+            self.warmup_steps > 0 or self.initial_fraction == 0,
+            "ScheduleConfig.initial_fraction is where warm-up begins, and warmup_steps is 0; set it too",
+        )
+        _require(
             self.kind == "wsd" or self.decay_steps == 0,
             f"ScheduleConfig.decay_steps is {self.decay_steps}; only kind 'wsd' uses it, this one is {self.kind!r}",
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +17,14 @@ from hephaestus_jax.metrics import MFU_CONVENTION
 from hephaestus_jax.progress import duration
 from hephaestus_jax.run_directory import identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
-from hephaestus_jax.train_step import abstract_batch, abstract_state, check_batch, init_state, make_train_step
+from hephaestus_jax.train_step import (
+    TrainState,
+    abstract_batch,
+    abstract_state,
+    check_batch,
+    init_state,
+    make_train_step,
+)
 
 ASSUMED_MFU = 0.4  # for the estimate of hours on devices whose peak is known
 _GIB = 1 << 30
@@ -41,7 +51,8 @@ def headline(config: TrainConfig, mixture: Mixture, partitioning: Partitioning) 
 def describe(config: TrainConfig) -> None:
     """Prints parameters, tokens, epochs per task, FLOPs, memory per device and estimated hours.
 
-    The real step is compiled for the real devices; where their peak speed is not known it is also run three times.
+    The real step is compiled for the real devices; where their peak speed is not known it is also run, three times, if
+    it fits into half of this machine's memory.
 
     Raises:
         UserError: whatever would stop the run itself.
@@ -53,7 +64,7 @@ def describe(config: TrainConfig) -> None:
     identity_of(config, mixture)
     length = mixture.spec.sequence_length
     print(headline(config, mixture, partitioning))
-    print("\n".join(partitioning.describe()))
+    print("\n".join(["arrays on the mesh", *partitioning.describe()[1:]]))
     print(mixture.describe(config.train_steps * config.batch_size))
 
     per_step = config.model.flops_per_token(length) * config.batch_size * length
@@ -64,26 +75,49 @@ def describe(config: TrainConfig) -> None:
     started = time.monotonic()
     compiled = step.lower(abstract, batch).compile()
     print(f"the step compiled in {time.monotonic() - started:.1f} s")
-    if (memory := compiled.memory_analysis()) is not None:
-        total = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        total += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-        held, temporary = memory.argument_size_in_bytes / _GIB, memory.temp_size_in_bytes / _GIB
-        print(
-            f"memory per device: {total / _GIB:.3f} GiB"
-            f" (state and batch {held:.3f} GiB, temporaries {temporary:.3f} GiB)"
-        )
-    print(_estimate(config, partitioning, compiled, abstract, batch, per_step))
-
-
-def _estimate(config, partitioning, compiled, abstract, batch, per_step: float) -> str:  # type: ignore[no-untyped-def]
-    """The whole run's time in words: from the devices' peak if it is known, else from steps that are run now."""
+    print(_memory(compiled.memory_analysis()))
     devices = partitioning.mesh.devices.ravel()
-    peak = config.logging.peak_tflops * 1e12 or peak_flops(devices[0].device_kind)
-    if peak:
+    if peak := config.logging.peak_tflops * 1e12 or peak_flops(devices[0].device_kind):
         seconds = per_step * config.train_steps / (peak * devices.size * ASSUMED_MFU)
-        speed = f"{100 * ASSUMED_MFU:.0f} % MFU of {peak / 1e12:,.0f} TFLOP/s a device"
-        return f"estimated time: {_hours(seconds)} at {speed}"
-    state = init_state(config, abstract)
+        print(
+            f"estimated time: {_hours(seconds)} at {100 * ASSUMED_MFU:.0f} % MFU of {peak / 1e12:,.0f} TFLOP/s a device"
+        )
+    elif (needed := _bytes(compiled.memory_analysis()) * devices.size) > _host_bytes() / 2:
+        print(
+            f"estimated time: unknown, this device's peak is not known and a step to measure would take"
+            f" {needed / _GIB:,.1f} GiB of this machine's {_host_bytes() / _GIB:,.1f} GiB;"
+            " give LoggingConfig.peak_tflops"
+        )
+    else:
+        seconds = _measure(compiled, init_state(config, abstract), batch)
+        print(f"estimated time: {_hours(seconds * config.train_steps)} at {seconds:.3g} s a step, measured just now")
+
+
+def _bytes(memory: Any) -> int:
+    """Bytes that a compiled step takes on each device: arguments, results, temporaries and code; 0 if not told."""
+    if memory is None:
+        return 0
+    reused = memory.alias_size_in_bytes
+    results = memory.output_size_in_bytes - reused
+    return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+
+
+def _memory(memory: Any) -> str:
+    if memory is None:
+        return "memory per device: not told by this compiler"
+    held, temporary = memory.argument_size_in_bytes / _GIB, memory.temp_size_in_bytes / _GIB
+    return (
+        f"memory per device: {_bytes(memory) / _GIB:.3f} GiB"
+        f" (state and batch {held:.3f} GiB, temporaries {temporary:.3f} GiB)"
+    )
+
+
+def _host_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _measure(compiled: Any, state: TrainState, batch: Mapping[str, jax.ShapeDtypeStruct]) -> float:
+    """Seconds of one step, the fastest of three, on rows of token 1."""
     fill = {"task_ids": 0}
     rows = {name: jax.device_put(np.full(x.shape, fill.get(name, 1), x.dtype), x.sharding) for name, x in batch.items()}
     times = []
@@ -91,7 +125,7 @@ def _estimate(config, partitioning, compiled, abstract, batch, per_step: float) 
         started = time.monotonic()
         state, _ = jax.block_until_ready(compiled(state, rows))
         times.append(time.monotonic() - started)
-    return f"estimated time: {_hours(min(times) * config.train_steps)} at {min(times):.3g} s a step, measured just now"
+    return min(times)
 
 
 def _hours(seconds: float) -> str:

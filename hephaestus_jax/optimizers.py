@@ -2,7 +2,7 @@
 
 An optimizer here gives the *descent direction* u, decoupled weight decay included, without the learning rate:
 `new = p - rate(step) · u`. The train step multiplies, because it knows the step (`apply_direction`), and clips, because
-it has the global norm anyway (`clip_by_norm`).
+it has the global norm anyway (`clip_scale`).
 
 The layers of the decoder are stacked: a parameter under `layers/` is [Y, ...] for Y layers. Adafactor and Muon work on
 each layer by itself.
@@ -90,18 +90,14 @@ def _between(low: float, high: float, height: jax.Array) -> jax.Array:
 # What the train step does with norms and directions
 
 
-def clip_by_norm(grads: Tree, norm: jax.Array, config: OptimizerConfig) -> Tree:
-    """Scales gradients whose global norm is `norm` down to `config.clip_norm`, as `optax.clip_by_global_norm` does.
+def clip_scale(norm: jax.Array, config: OptimizerConfig) -> jax.Array:
+    """What gradients whose global norm is `norm` are multiplied by, so that it is at most `config.clip_norm`.
 
-    A norm that is not finite is the guard's business, which drops such a step.
+    A norm that is not finite leaves gradients that are not finite; the guard drops such a step.
     """
     if config.clip_norm == 0:
-        return grads
-
-    def clip(grad: jax.Array) -> jax.Array:
-        return jnp.where(norm < config.clip_norm, grad, grad / norm.astype(grad.dtype) * config.clip_norm)
-
-    return jax.tree.map(clip, grads)
+        return jnp.ones_like(norm)
+    return jnp.where(norm < config.clip_norm, 1.0, config.clip_norm / norm)
 
 
 def apply_direction(params: Tree, direction: Tree, learning_rate: jax.Array) -> Tree:

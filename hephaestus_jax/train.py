@@ -116,7 +116,7 @@ def train(config: TrainConfig, operative: str = "") -> None:
         # 4 state
         checkpoints = stack.enter_context(contextlib.closing(Checkpointer(str(run.checkpoints), config.checkpoints)))
         with goodput.part("restore"):
-            facts = {"seed": config.seed, **identity_digests(identity)}
+            facts: dict[str, str | int] = {"seed": config.seed, **identity_digests(identity)}
             state, next_row = first_state(config, checkpoints, abstract, facts)
         if old is not None:
             check_identity(old, identity, next_row)
@@ -350,8 +350,9 @@ class Training:
         if distributed.is_main():
             text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
             (self.run.path / BAD_ROWS).write_text(text, "utf-8")
+        what = "whose update was dropped" if metrics.bad else "after which parameters are not finite"
         raise UserError(
-            f"stopped at step {sent.step:,}, whose update was dropped: loss {metrics.loss:.4g} nats/token, gradient"
+            f"stopped at step {sent.step:,}, {what}: loss {metrics.loss:.4g} nats/token, gradient"
             f" norm {metrics.grad_norm:.4g}; {in_words(rows)}; all are in {self.run.path / BAD_ROWS}, look at them with"
             " `python -m tools.inspect`, or set GuardConfig.on_bad_step to 'skip'"
         )

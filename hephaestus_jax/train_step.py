@@ -20,7 +20,7 @@ from hephaestus_jax.config import GuardConfig, TrainConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.losses import LossSums, cross_entropy_sums, next_token_targets
 from hephaestus_jax.model.decoder import abstract_parameters, decode, init_parameters, output_kernel, parameter_axes
-from hephaestus_jax.optimizers import apply_direction, clip_by_norm, make_optimizer, make_schedule
+from hephaestus_jax.optimizers import apply_direction, clip_scale, make_optimizer, make_schedule
 from hephaestus_jax.sharding import Partitioning
 
 Arrays = dict[str, jax.Array]  # tokens, segment_ids, positions, loss_weights [B, L]; task_ids [B]
@@ -35,7 +35,7 @@ class GuardState(NamedTuple):
     good_steps: jax.Array  # int32
     skipped_in_row: jax.Array  # int32
     skipped: jax.Array  # int32, over the whole run
-    halted: jax.Array  # bool: frozen at a bad step; nothing changes any more
+    halted: jax.Array  # bool: frozen at a bad step, or parameters are not finite; nothing changes any more
 
 
 class TrainState(NamedTuple):
@@ -180,25 +180,26 @@ def make_step_function(
         gradient, sums = gradient_sums(config, groups, state.params, batch)
         weight = jnp.sum(sums.weight_G)
         per_weight = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
-        gradient = jax.tree.map(lambda g: g * per_weight, gradient)
-        norm = optax.global_norm(gradient)
+        norm = optax.global_norm(gradient) * per_weight
         loss = jnp.sum(sums.loss_G) * per_weight
         rate = schedule(state.step)
-        direction, opt_state = optimizer.update(
-            clip_by_norm(gradient, norm, config.optimizer), state.opt_state, state.params
+        # Decided before the update, so that dropping it needs no second copy of the state.
+        guard, bad = _judge(config.guard, state.guard, norm, jnp.isfinite(loss) & jnp.isfinite(norm))
+        # Divided by the weight and clipped in one product, which the compiler puts into the update.
+        scale = per_weight * clip_scale(norm, config.optimizer)
+        gradient = jax.tree.map(lambda g: g * scale, gradient)
+        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        new = (apply_direction(state.params, direction, rate), opt_state)
+        params, opt_state = jax.tree.map(
+            lambda old, new: jnp.where(bad, old, new), (state.params, state.opt_state), new
         )
-        params = apply_direction(state.params, direction, rate)
         param_norm = optax.global_norm(jax.tree.map(lambda p: p.astype(jnp.float32), params))
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
-        guard, bad = _judge(config.guard, state.guard, norm, finite)
-        kept = TrainState(state.step + jnp.where(guard.halted, 0, 1), state.params, state.opt_state, guard)
-        new = TrainState(state.step + 1, params, opt_state, guard)
-        new = jax.tree.map(lambda old, new: jnp.where(bad, old, new), kept, new)
+        guard = guard._replace(halted=guard.halted | ~jnp.isfinite(param_norm))
         metrics = StepMetrics(
             loss, sums.loss_G, sums.weight_G, sums.tokens_G, sums.z_loss * per_weight, norm, param_norm, rate, bad,
             guard.halted,
         )  # fmt: skip
-        return new, metrics
+        return TrainState(state.step + jnp.where(guard.halted, 0, 1), params, opt_state, guard), metrics
 
     return step
 

@@ -19,7 +19,7 @@ from hephaestus_jax.optimizers import (
     MUON_MOMENTUM,
     MUON_RMS,
     apply_direction,
-    clip_by_norm,
+    clip_scale,
     decayed,
     make_optimizer,
 )
@@ -260,23 +260,20 @@ def test_an_update_of_bfloat16_parameters_is_computed_in_float32() -> None:
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_clipping_is_bitwise_optax(size: float, dtype: str) -> None:
-    grads = {"a": jnp.asarray(size * np.random.default_rng(3).standard_normal((2, 500)), dtype)}
+def test_clipping_is_that_of_optax(size: float) -> None:
+    grads = {"a": jnp.asarray(size * np.random.default_rng(3).standard_normal((2, 500)), jnp.float32)}
     norm = optax.global_norm(grads)
     expected, _ = optax.clip_by_global_norm(0.7).update(grads, optax.EmptyState())
-    found = clip_by_norm(grads, norm, OptimizerConfig(clip_norm=0.7))
-    assert largest_difference(found, expected) == 0.0
-    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(found))
-    clipped = float(optax.global_norm(jax.tree.map(lambda g: g.astype(jnp.float32), found)))
-    assert clipped == pytest.approx(min(0.7, float(norm)), rel=1e-2 if dtype == "bfloat16" else 1e-5)
+    scale = clip_scale(norm, OptimizerConfig(clip_norm=0.7))
+    found = jax.tree.map(lambda g: g * scale, grads)
+    np.testing.assert_allclose(found["a"], expected["a"], rtol=3e-7)
+    assert float(optax.global_norm(found)) == pytest.approx(min(0.7, float(norm)), rel=1e-5)
 
 
 def test_clipping_none_and_what_is_not_finite() -> None:
-    grads = {"w": jnp.array([30.0, 40.0])}
-    assert clip_by_norm(grads, jnp.float32(50.0), OptimizerConfig(clip_norm=0.0)) is grads
-    bad = clip_by_norm({"w": jnp.array([jnp.nan, 1.0])}, jnp.float32(jnp.nan), OptimizerConfig(clip_norm=1.0))
-    assert not np.isfinite(np.asarray(bad["w"])).any()
+    assert float(clip_scale(jnp.float32(50.0), OptimizerConfig(clip_norm=0.0))) == 1.0
+    assert not np.isfinite(float(clip_scale(jnp.float32(jnp.nan), OptimizerConfig(clip_norm=1.0))))
+    assert float(clip_scale(jnp.float32(0.0), OptimizerConfig(clip_norm=1.0))) == 1.0
 
 
 # Adafactor

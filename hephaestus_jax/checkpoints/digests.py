@@ -81,7 +81,9 @@ def _slab_sums(array: jax.Array) -> jax.Array:
 
 @functools.lru_cache
 def _compiled(replicated: NamedSharding | None):
-    return jax.jit(_slab_sums, out_shardings=replicated)
+    # One program for a whole tree of arrays: several under way at once, each with collectives of its own, can wait for
+    # each other for ever where CPU devices of several processes talk through gloo.
+    return jax.jit(lambda arrays: jax.tree.map(_slab_sums, arrays), out_shardings=replicated)
 
 
 def array_digests(arrays: Mapping[str, jax.Array]) -> dict[str, tuple[str, ...]]:
@@ -89,12 +91,15 @@ def array_digests(arrays: Mapping[str, jax.Array]) -> dict[str, tuple[str, ...]]
 
     All processes call it together with the same arrays. It returns when the arrays have been computed and read.
     """
-    sums = {}
+    by_mesh: dict[NamedSharding | None, dict[str, jax.Array]] = {}
     for name, array in arrays.items():
-        sharding = array.sharding
-        replicated = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
-        sums[name] = _compiled(replicated)(array)
-    return {name: _as_text(np.asarray(words)) for name, words in sums.items()}
+        named = isinstance(array.sharding, NamedSharding)
+        replicated = NamedSharding(array.sharding.mesh, PartitionSpec()) if named else None
+        by_mesh.setdefault(replicated, {})[name] = array
+    sums: dict[str, np.ndarray] = {}
+    for replicated, group in by_mesh.items():
+        sums.update(jax.device_get(_compiled(replicated)(group)))
+    return {name: _as_text(sums[name]) for name in arrays}
 
 
 def _as_text(words: np.ndarray) -> tuple[str, ...]:

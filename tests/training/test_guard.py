@@ -172,11 +172,22 @@ def test_the_run_stops_and_names_the_records_of_the_rows(command: Command, mixtu
     assert total > 0
 
 
-def test_a_diverging_run_skips_and_then_stops(command: Command, tmp_path: Path) -> None:
-    """A rate that overflows the parameters: no step counts, no checkpoint is made, nothing is nan."""
-    stopped = command(tmp_path / "run", "LEARNING_RATE=1e38", "WARMUP_STEPS=0", "GuardConfig.max_skipped=3", status=2)
-    lines = metrics(tmp_path / "run")
-    assert [lines[step]["bad"] for step in sorted(lines)] == [1, 1, 1, 1]
-    assert stopped.stdout.count("update dropped") == 3
-    assert "stopped at step 4" in stopped.stderr
+def test_parameters_that_overflow_end_the_run(command: Command, tmp_path: Path) -> None:
+    """A rate beyond all measure: the loss is finite, the parameters after it are not, and no checkpoint is made."""
+    stopped = command(tmp_path / "run", "LEARNING_RATE=1e38", "WARMUP_STEPS=0", status=2)
+    assert sorted(metrics(tmp_path / "run")) == [1]
+    assert "stopped at step 1, after which parameters are not finite" in stopped.stderr
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
+
+
+def test_spikes_in_a_row_are_skipped_and_then_end_the_run(command: Command, tmp_path: Path) -> None:
+    """Nothing is ever below a millionth above the mean for long: skipped steps go on with the next rows."""
+    spike = ("GuardConfig.spike_factor=1.000001", "GuardConfig.spike_after=1", "GuardConfig.max_skipped=2")
+    done = command(tmp_path / "run", *spike, "CheckpointConfig.every_steps=1", "LEARNING_RATE=1e-6", status=2)
+    lines = metrics(tmp_path / "run")
+    flags = [lines[step]["bad"] for step in sorted(lines)]
+    assert flags[-3:] == [1, 1, 1]
+    assert done.stdout.count("update dropped") == sum(flags) - 1
+    good = {str(step) for step, line in lines.items() if not line["bad"]}
+    saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()}
+    assert saved <= good

@@ -81,7 +81,7 @@ def prove(args: argparse.Namespace) -> Outcome:
         shutil.rmtree(run_dir, ignore_errors=True)
 
     attempt = Attempt(gin_file, undisturbed, args.processes)
-    attempt.wait_until(lambda: attempt.line("step "))
+    attempt.wait_until(lambda: attempt.steps_taken)
     startup = time.monotonic() - attempt.started
     print(f"undisturbed run: first step after {startup:.1f} s", file=sys.stderr)
     attempt.finish()
@@ -140,7 +140,7 @@ class Breaker:
         else:
             self.outcome.in_open_save += attempt.kill()
             self.outcome.kills += 1
-            self.outcome.while_starting += not attempt.line("step ")
+            self.outcome.while_starting += not attempt.steps_taken
         self.note_resume(attempt, expected)
 
     def reach(self, attempt: Attempt, moment: str) -> bool:
@@ -148,7 +148,7 @@ class Breaker:
         if moment == "start":
             time.sleep(self.rng.random() * self.startup)
             return attempt.running
-        if not attempt.wait_until(lambda: attempt.line("step ")):
+        if not attempt.wait_until(lambda: attempt.steps_taken):
             return False
         self.startup = time.monotonic() - attempt.started
         if moment == "steps":

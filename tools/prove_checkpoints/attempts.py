@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from hephaestus_jax.errors import UserError
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 600.0
 POLL_SECONDS = 0.002
+_STEP = re.compile(r"step [\d,]+ of ")
 
 
 class Attempt:
@@ -25,6 +27,8 @@ class Attempt:
 
     def __init__(self, gin_file: Path, run_dir: Path, processes: int) -> None:
         command = [sys.executable, "-m", "train", f"--gin_file={gin_file}", f"--gin.TrainConfig.run_dir={run_dir}"]
+        if processes > 1:  # on CPU, processes that find different programs in the cache wait for each other for ever
+            command.append("--gin.LoggingConfig.compilation_cache=")
         self.run_dir, self.lines = run_dir, list[str]()
         self.errors = run_dir.with_suffix(".err")
         port = _free_port()
@@ -49,6 +53,11 @@ class Attempt:
     def line(self, *beginnings: str) -> str:
         """The last line printed that begins in one of these ways; empty if there is none."""
         return next((line for line in reversed(self.lines) if line.startswith(beginnings)), "")
+
+    @property
+    def steps_taken(self) -> bool:
+        """Whether it has reported a step of its own."""
+        return any(_STEP.match(line) for line in self.lines)
 
     @property
     def running(self) -> bool:
