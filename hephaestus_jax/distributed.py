@@ -6,6 +6,9 @@ Each process is told by the environment, the same command otherwise:
 
 On TPU pods, under Slurm's `srun` and Open MPI's `mpirun`, JAX finds all three by itself and nothing needs to be set.
 HEPHAESTUS_PROCESSES=1 keeps a process to itself, wherever it runs.
+
+On CPUs (gloo), programs that do not depend on each other must not be under way at the same time when each has
+collectives of its own: they were seen to wait for each other for ever. Put them into one program, or wait in between.
 """
 
 from __future__ import annotations
@@ -127,9 +130,6 @@ def initialise(cluster: Cluster | None = None, timeout_seconds: int = 300) -> No
         raise UserError(f"{where}: {_first_line(error)}; {_MEND}") from error
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"{where}: {_first_line(error)}; {_MEND}") from error
-    # On CPUs, collectives of two programs under way wait for each other for ever when processes start them in
-    # different order; one program at a time cannot.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from contextlib import AbstractContextManager
 
 import jax
 import jax.numpy as jnp
+
+from hephaestus_jax.config import DType
+
+
+def precise(dtype: DType) -> AbstractContextManager:
+    """Inside, float32 products keep float32 if that is `dtype`: accelerators take fewer bits unless told."""
+    return jax.default_matmul_precision("highest") if dtype == "float32" else contextlib.nullcontext()
 
 
 def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.losses import LossSums, cross_entropy_sums, next_token_targets
 from hephaestus_jax.model.decoder import abstract_parameters, decode, init_parameters, output_kernel, parameter_axes
 from hephaestus_jax.optimizers import apply_direction, clip_scale, make_optimizer, make_schedule
+from hephaestus_jax.products import precise
 from hephaestus_jax.sharding import Partitioning
 
 Arrays = dict[str, jax.Array]  # tokens, segment_ids, positions, loss_weights [B, L]; task_ids [B]
@@ -142,7 +143,10 @@ def sums_of_batch(config: TrainConfig, groups: int, z_loss: float, params: Any, 
     targets_BL, weights_BL = next_token_targets(batch["tokens"], batch["loss_weights"])
     kernel_DV = output_kernel(params)
     chunk = min(config.compute.loss_chunk, batch["tokens"].shape[1])
-    return cross_entropy_sums(hidden_BLD, kernel_DV, targets_BL, weights_BL, batch["task_ids"], groups, z_loss, chunk)
+    with precise(config.compute.dtype):
+        return cross_entropy_sums(
+            hidden_BLD, kernel_DV, targets_BL, weights_BL, batch["task_ids"], groups, z_loss, chunk
+        )
 
 
 def gradient_sums(config: TrainConfig, groups: int, params: Any, batch: Arrays) -> tuple[Any, LossSums]:

@@ -40,7 +40,8 @@ def test_value_and_gradients(subscripts: str, shape_a: tuple, shape_b: tuple, dt
         (d_a, np.einsum(f"{result},{of_b}->{of_a}", wide, wide_b)),
         (d_b, np.einsum(f"{of_a},{result}->{of_b}", wide_a, wide)),
     ):
-        np.testing.assert_allclose(np.asarray(found, np.float64), right, rtol=tolerance, atol=1e-5 * np.abs(right).max())
+        spread = 1e-5 * np.abs(right).max()
+        np.testing.assert_allclose(np.asarray(found, np.float64), right, rtol=tolerance, atol=spread)
 
 
 def test_a_choice_by_platform_keeps_nothing_twice() -> None:

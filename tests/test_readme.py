@@ -17,6 +17,8 @@ SMALLER = {
     "--size 16384": "--size 1500",
     "--seq_length 2048": "--seq_length 256",
     "--seq_length 4096": "--seq_length 256",
+    "--gin.VOCAB_SIZE=16384": "--gin_file=gin/models/tiny.gin --gin.VOCAB_SIZE=1500 --gin.TRAIN_STEPS=3"
+    " --gin.BATCH_SIZE=2 --gin.EvaluationConfig.max_rows=4",
 }
 
 
@@ -91,3 +93,20 @@ def test_the_map_of_the_house_is_true() -> None:
     package = [name for name in named if (root / "hephaestus_jax" / name).is_dir()]
     assert set(named) - set(package) <= {path.name for path in root.iterdir() if path.is_dir()}
     assert set(package) == {path.parent.name for path in (root / "hephaestus_jax").glob("*/__init__.py")}
+
+
+@pytest.mark.slow
+def test_train(folder: Path) -> None:
+    rows, base, dry, agent = _commands(_blocks(_section("Train"), "bash")[0])
+    _run(rows, folder)
+    assert "done: step 3 of 3" in _run(base, folder)
+    assert "estimated time" in _run(dry, folder)
+    assert not (folder / "work/agent").exists()
+    output = _run(agent, folder)
+    assert "started with params of step 3 of work/base" in output
+    assert "held-out agent_trajectories" in output
+    assert "this run is complete" in _run(agent, folder)
+    section = _section("Train")
+    for name in ("metrics.jsonl", "tensorboard", "checkpoints", "config.gin", "run.json"):
+        assert (folder / "work/agent" / name).exists()
+        assert name in section

@@ -28,6 +28,8 @@ from hephaestus_jax.config import CheckpointConfig
 from hephaestus_jax.distributed import is_main
 from hephaestus_jax.errors import UserError
 
+_SAVE_TIMEOUT_SECONDS = 2 * 60 * 60  # of one save in the background, and of waiting for other processes there
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -76,7 +78,7 @@ class Checkpointer:
                 storage.DIGESTS: ocp.JsonCheckpointHandler(),
             }
         )
-        self._writer = ocp.AsyncCheckpointer(handler)
+        self._writer = ocp.AsyncCheckpointer(handler, timeout_secs=_SAVE_TIMEOUT_SECONDS)
         for name in on_first(self._prepare):
             _say(f"removed {self._path / name}, a save that was not finished")
 

@@ -93,8 +93,8 @@ def array_digests(arrays: Mapping[str, jax.Array]) -> dict[str, tuple[str, ...]]
     """
     by_mesh: dict[NamedSharding | None, dict[str, jax.Array]] = {}
     for name, array in arrays.items():
-        named = isinstance(array.sharding, NamedSharding)
-        replicated = NamedSharding(array.sharding.mesh, PartitionSpec()) if named else None
+        sharding = array.sharding
+        replicated = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
         by_mesh.setdefault(replicated, {})[name] = array
     sums: dict[str, np.ndarray] = {}
     for replicated, group in by_mesh.items():

@@ -32,8 +32,8 @@ from hephaestus_jax.errors import UserError
 FORMAT = 1
 STATE, FACTS, DIGESTS = "state", "facts", "digests"
 SET_ASIDE = "set_aside"
-_DELETING = ".deleting"
-_UNFINISHED = re.compile(r"\d+(\.orbax-checkpoint-tmp.*|\.deleting)?")
+_OPEN_SAVE = re.compile(r"\d+\.orbax-checkpoint-tmp.*")
+_HALF_DELETED = re.compile(r"\d+\.deleting")
 _JSON_FILE = "metadata"
 _ERRNO_NOT_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 _NOT_DAMAGE = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
@@ -76,26 +76,33 @@ def whole_steps(directory: epath.Path) -> list[int]:
     """Steps of the checkpoints in `directory` whose saving was finished, ascending."""
     if not directory.exists():
         return []
-    return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(directory))
+    found = ocp.path.step.standard_name_format().find_all(directory)
+    return sorted(one.step for one in found if one.path.name == str(one.step))
 
 
 def open_saves(directory: str | os.PathLike) -> list[str]:
-    """Names of the folders of saves that are open, or were killed."""
-    return [name for name in _unfinished(open_directory(directory)) if not name.endswith(_DELETING)]
+    """Names of the folders of saves that are open, or were killed, in a local directory."""
+    path = open_directory(directory)
+    return sorted(name for name in _names(path) if _OPEN_SAVE.fullmatch(name))
 
 
-def _unfinished(directory: epath.Path) -> list[str]:
-    whole = {str(step) for step in whole_steps(directory)}
-    names = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
-    return [name for name in names if _UNFINISHED.fullmatch(name) and name not in whole]
+def _names(directory: epath.Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.exists() else []
+
+
+def _is_unfinished(name: str, directory: epath.Path, whole: set[str]) -> bool:
+    """Whether that is what a killed process left; buckets have no rename, a save is written in its place there."""
+    in_place = "://" in str(directory) and name.isdecimal() and name not in whole
+    return in_place or bool(_OPEN_SAVE.fullmatch(name) or _HALF_DELETED.fullmatch(name))
 
 
 def remove_unfinished(directory: epath.Path) -> list[str]:
     """Removes what killed processes left half written or half deleted; the names of saves among it."""
-    names = _unfinished(directory)
+    whole = {str(step) for step in whole_steps(directory)}
+    names = sorted(name for name in _names(directory) if _is_unfinished(name, directory, whole))
     for name in names:
         (directory / name).rmtree(missing_ok=True)
-    return [name for name in names if not name.endswith(_DELETING)]
+    return [name for name in names if not _HALF_DELETED.fullmatch(name)]
 
 
 def remove_failed(directory: epath.Path, seconds: float = 5.0) -> None:
@@ -114,7 +121,7 @@ def delete(directory: epath.Path, step: int) -> None:
     """Deletes a checkpoint; one that is half deleted never looks like a whole one."""
     path = directory / str(step)
     if "://" not in str(directory):
-        path = path.rename(directory / f"{step}{_DELETING}")
+        path = path.rename(directory / f"{step}.deleting")
     path.rmtree(missing_ok=True)
 
 

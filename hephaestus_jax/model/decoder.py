@@ -12,7 +12,6 @@ are one `lax.scan`, so that neither the compiled program nor its compile time gr
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +31,7 @@ from hephaestus_jax.model.layers import (
     truncated_normal,
 )
 from hephaestus_jax.model.rotary import rotation
+from hephaestus_jax.products import precise
 from hephaestus_jax.sharding import constrain
 
 Parameters = dict[str, Any]
@@ -152,9 +152,7 @@ def decode(
     graph, blueprint = _blueprint(config)
     state = jax.tree.map(lambda leaf: leaf, blueprint)  # a copy, since the next line writes into it
     nnx.replace_by_pure_dict(state, dict(params))
-    # Accelerators multiply float32 in fewer bits unless told; whoever asks for float32 means it.
-    exact = jax.default_matmul_precision("highest") if compute.dtype == "float32" else contextlib.nullcontext()
-    with exact:
+    with precise(compute.dtype):
         return nnx.merge(graph, state)(tokens_BL, segment_ids_BL, positions_BL, compute)
 
 

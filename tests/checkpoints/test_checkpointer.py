@@ -200,9 +200,10 @@ def test_what_a_killed_save_left_is_removed(tmp_path, opened, capsys):
     one.wait()
     for name in ("4.orbax-checkpoint-tmp", "1.deleting"):
         (tmp_path / name / "state").mkdir(parents=True)
-    (tmp_path / "notes.txt").write_text("not ours")
+    for name in ("007", "old.deleting", "set_aside"):  # not ours to remove
+        (tmp_path / name).mkdir()
     again = opened(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["2", "notes.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["007", "2", "old.deleting", "set_aside"]
     assert capsys.readouterr().err == (
         f"removed {tmp_path / '4.orbax-checkpoint-tmp'}, a save that was not finished\n"
     )

@@ -23,6 +23,7 @@ def start(script: str, *arguments: str, devices: int = 1, **environment: str) ->
     outside = {name: value for name, value in os.environ.items() if not name.startswith("HEPHAESTUS_")}
     inside = {
         "JAX_PLATFORMS": "cpu",
+        "TF_CPP_MIN_LOG_LEVEL": "1",  # warnings of the compiler are shown
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }

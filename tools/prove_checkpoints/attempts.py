@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from hephaestus_jax.checkpoints import storage
@@ -82,15 +82,15 @@ class Attempt:
 
     def next_open_save(self) -> bool:
         """Waits for a save to begin, any open one excepted; false if a process ended first."""
-        seen = set(_open_saves(self.checkpoints))
-        return self.wait_until(lambda: set(_open_saves(self.checkpoints)) - seen)
+        seen = set(storage.open_saves(self.checkpoints))
+        return self.wait_until(lambda: set(storage.open_saves(self.checkpoints)) - seen)
 
     def kill(self) -> bool:
         """SIGKILL to all processes; whether they were in an open save."""
         for process in self._processes:
             process.send_signal(signal.SIGKILL)
         self._end()
-        return bool(_open_saves(self.checkpoints))
+        return bool(storage.open_saves(self.checkpoints))
 
     def terminate(self) -> list[int]:
         """SIGTERM to the last process; the exit statuses of all."""
@@ -122,13 +122,6 @@ def newest_whole(checkpoints: Path) -> int | None:
     """The newest step whose checkpoint is there, if any is."""
     steps = storage.whole_steps(storage.open_directory(checkpoints))
     return steps[-1] if steps else None
-
-
-def _open_saves(checkpoints: Path) -> Iterator[str] | list[str]:
-    try:
-        return storage.open_saves(checkpoints)
-    except FileNotFoundError:  # a folder was renamed while the directory was read
-        return []
 
 
 def _free_port() -> int:
