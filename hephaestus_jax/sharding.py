@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hephaestus_jax.config import MeshConfig, ModelConfig
 from hephaestus_jax.errors import UserError
@@ -110,7 +110,7 @@ class Partitioning:
     """The shardings of one model on one mesh; as a context manager, it makes `constrain` act on what is traced inside.
 
     Args:
-        mesh: from `make_mesh`.
+        mesh: from `make_mesh`; an abstract one will do where nothing is placed.
         model: gives the sizes of the logical axes.
         table: logical axis -> rule.
 
@@ -118,7 +118,7 @@ class Partitioning:
         UserError: a size of the model does not divide over the mesh.
     """
 
-    def __init__(self, mesh: Mesh, model: ModelConfig, table: Mapping[str, Rule] = TABLE) -> None:
+    def __init__(self, mesh: Mesh | AbstractMesh, model: ModelConfig, table: Mapping[str, Rule] = TABLE) -> None:
         self.mesh = mesh
         self.table = table
         self.sizes = {
@@ -205,13 +205,14 @@ class Partitioning:
         """The table as it applies here, a line for each logical axis, for `--dry_run`."""
         lines = ["mesh " + " × ".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())]
         for name, rule in self.table.items():
-            size = self.sizes.get(name)
-            parts = self._devices(self.split(name))
-            words = f"split over {' × '.join(self.split(name))}" if self.split(name) else "whole"
-            if self.split(name) != rule.split:
+            size, split = self.sizes.get(name), self.split(name)
+            words = f"split over {' × '.join(split)}" if split else "whole"
+            if split != rule.split:
                 words = f"whole: fewer than the {self._devices(rule.split)} devices of {' × '.join(rule.split)}"
-            elif size is not None and parts > 1:
-                words += f": {size // parts} on each of {parts}"
+            elif size is not None and self._devices(split) > 1:
+                words += f": {size // self._devices(split)} on each of {self._devices(split)}"
+            if split and (whole := [axis for axis in rule.whole if self.mesh.shape[axis] > 1]):
+                words += f", whole over {' × '.join(whole)}"
             lines.append(f"  {name}{'' if size is None else f' ({size})'}: {words}")
         return lines
 

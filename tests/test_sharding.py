@@ -123,6 +123,16 @@ def test_fewer_kv_heads_than_tensor_are_whole_and_said_to_be():
     here.check(state_of(), AXES, large_bytes=SMALL)  # nothing else is
 
 
+def test_the_description_says_what_is_split_and_what_is_whole():
+    lines = partitioning(2, 4, 2).describe()
+    assert lines[0] == "mesh data=2 × fsdp=4 × tensor=2"
+    assert [line.split(" (")[0].split(":")[0].strip() for line in lines[1:]] == list(TABLE)
+    assert "  embed (128): split over fsdp: 32 on each of 4, whole over data" in lines
+    assert "  heads (8): split over tensor: 4 on each of 2" in lines
+    assert "  batch: split over data × fsdp" in lines
+    assert "  norm (128): whole" in lines
+
+
 def test_more_kv_heads_than_tensor_must_divide():
     with pytest.raises(UserError, match=r"kv_heads of 6 does not divide over mesh axes tensor=4; choose tensor"):
         partitioning(tensor=4, num_heads=12, num_kv_heads=6)

@@ -264,9 +264,7 @@ def _read_checked(path: epath.Path, abstract: Any, partial: bool = False) -> tup
     return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted]), facts
 
 
-def _check_same_arrays(
-    path: epath.Path, index: storage.Index, wanted: Mapping[str, Any], partial: bool
-) -> None:
+def _check_same_arrays(path: epath.Path, index: storage.Index, wanted: Mapping[str, Any], partial: bool) -> None:
     """Raises `UserError` if the checkpoint has other arrays than `wanted` (more of them are welcome if `partial`)."""
     saved = {name: entry.kind for name, entry in index.arrays.items()}
     asked = {n: storage.ArrayEntry(a.shape, np.dtype(a.dtype).name, ()).kind for n, a in wanted.items()}

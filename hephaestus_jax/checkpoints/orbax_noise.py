@@ -9,6 +9,7 @@ import sys
 
 _LIBRARY = f"{os.sep}orbax{os.sep}"
 
+
 @functools.cache
 def silence() -> None:
     """Drops what Orbax logs, and what comes of its leaving reads and writes behind when one of them fails.

@@ -1,12 +1,12 @@
 """What lies in a checkpoint directory, and how one checkpoint is laid out on disk.
 
-    DIR/STEP/                    one whole checkpoint; appears in one rename
-      state/                     the arrays (OCDBT), as a nested dictionary by their names
-      facts/metadata             JSON: next row, seed, digests of what the run is made of
-      digests/metadata           JSON: name, shape, dtype and content digests of every array, digest of the facts
-    DIR/STEP.orbax-checkpoint-tmp/   a save that is open, or was killed
-    DIR/STEP.deleting/           a checkpoint that the keep policy drops
-    DIR/set_aside/STEP-N/        a damaged checkpoint
+DIR/STEP/                    one whole checkpoint; appears in one rename
+  state/                     the arrays (OCDBT), as a nested dictionary by their names
+  facts/metadata             JSON: next row, seed, digests of what the run is made of
+  digests/metadata           JSON: name, shape, dtype and content digests of every array, digest of the facts
+DIR/STEP.orbax-checkpoint-tmp/   a save that is open, or was killed
+DIR/STEP.deleting/           a checkpoint that the keep policy drops
+DIR/set_aside/STEP-N/        a damaged checkpoint
 """
 
 from __future__ import annotations

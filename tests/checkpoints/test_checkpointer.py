@@ -204,9 +204,7 @@ def test_what_a_killed_save_left_is_removed(tmp_path, opened, capsys):
         (tmp_path / name).mkdir()
     again = opened(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["007", "2", "old.deleting", "set_aside"]
-    assert capsys.readouterr().err == (
-        f"removed {tmp_path / '4.orbax-checkpoint-tmp'}, a save that was not finished\n"
-    )
+    assert capsys.readouterr().err == (f"removed {tmp_path / '4.orbax-checkpoint-tmp'}, a save that was not finished\n")
     assert again.restore(abstract(make_state())).step == 2
 
 

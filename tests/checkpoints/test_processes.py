@@ -65,10 +65,8 @@ def run_two(directory, action):
 @pytest.mark.slow
 def test_two_processes_save_and_restore(tmp_path, capfd):
     for status, out, err in run_two(tmp_path, "save"):
-        assert (status, out) == (0, "saved 4"), err
-    assert sorted(os.listdir(tmp_path)) == ["3", "4"]
-    for status, out, err in run_two(tmp_path, "restore"):
         assert (status, out) == (0, "restored 4 {'step': 4} []"), err
+    assert sorted(os.listdir(tmp_path)) == ["3", "4"]
     data = [path for path in (tmp_path / "4").rglob("*") if path.is_file() and path.stat().st_size > 20_000]
     assert {path.relative_to(tmp_path / "4" / "state").parts[0] for path in data} == {
         "ocdbt.process_0", "ocdbt.process_1"

@@ -15,10 +15,12 @@ def decode(params, config, tokens, segment_ids, positions):
     for number in range(config.num_layers):
         layer = _layer(params["layers"], number)
         normed = _rms_norm(hidden, layer["attention_norm"]["scale"], config.norm_epsilon)
-        hidden = hidden + np.stack([
-            _attention(layer["attention"], config, normed[row], segment_ids[row], positions[row])
-            for row in range(len(tokens))
-        ])
+        hidden = hidden + np.stack(
+            [
+                _attention(layer["attention"], config, normed[row], segment_ids[row], positions[row])
+                for row in range(len(tokens))
+            ]
+        )
         normed = _rms_norm(hidden, layer["mlp_norm"]["scale"], config.norm_epsilon)
         hidden = hidden + _feed_forward(layer["mlp"], normed)
     return _rms_norm(hidden, _wide(params["final_norm"]["scale"]), config.norm_epsilon)

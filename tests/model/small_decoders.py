@@ -52,16 +52,20 @@ class Rows(NamedTuple):
 def rows(config: ModelConfig, seed: int = 0) -> Rows:
     """Three rows of 14 tokens: segments with padding after, with padding between and far positions, and one alone."""
     rng = np.random.default_rng(seed)
-    segment_ids = np.array([
-        [1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 0, 0, 0],
-        [4, 4, 0, 2, 2, 2, 2, 2, 2, 2, 7, 7, 7, 7],
-        [1] * 14,
-    ])
-    positions = np.array([
-        [0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 0, 0, 0],
-        [0, 1, 0, 60, 61, 62, 63, 64, 65, 66, 7, 8, 9, 10],
-        [*range(9), *range(5)],  # positions may restart inside a segment
-    ])
+    segment_ids = np.array(
+        [
+            [1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 0, 0, 0],
+            [4, 4, 0, 2, 2, 2, 2, 2, 2, 2, 7, 7, 7, 7],
+            [1] * 14,
+        ]
+    )
+    positions = np.array(
+        [
+            [0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 0, 0, 0],
+            [0, 1, 0, 60, 61, 62, 63, 64, 65, 66, 7, 8, 9, 10],
+            [*range(9), *range(5)],  # positions may restart inside a segment
+        ]
+    )
     tokens = rng.integers(0, config.vocab_size, segment_ids.shape)
     targets = rng.integers(0, config.vocab_size, segment_ids.shape)
     weights = rng.uniform(0.2, 1.5, segment_ids.shape) * (segment_ids > 0)

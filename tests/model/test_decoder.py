@@ -74,8 +74,7 @@ def test_gradients_equal_central_finite_differences_of_the_reference(name):
 
     def slope(path, direction):
         ahead, behind = (
-            reference_decoder.loss(changed_by(params, path, sign * step * direction), model, *batch)
-            for sign in (1, -1)
+            reference_decoder.loss(changed_by(params, path, sign * step * direction), model, *batch) for sign in (1, -1)
         )
         return (ahead - behind) / (2 * step)
 
