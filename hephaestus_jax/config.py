@@ -284,7 +284,7 @@ class GuardConfig:
     def __post_init__(self) -> None:
         _at_least_zero(self, "max_skipped", "spike_after")
         _require(
-            self.spike_factor == 0 or self.spike_factor > 1,
+            self.spike_factor == 0 or 1 < self.spike_factor < math.inf,
             f"GuardConfig.spike_factor is {self.spike_factor}; give a multiple above 1, or 0 for no spike policy",
         )
 

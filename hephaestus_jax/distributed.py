@@ -208,7 +208,7 @@ def ending_together() -> Iterator[None]:
         yield
     except BaseException as error:
         finished = isinstance(error, SystemExit) and error.code in (None, 0)
-        if finished or not jax.distributed.is_initialized() or jax.process_count() == 1:
+        if finished or not jax.distributed.is_initialized():
             raise
         _leave(error)
 
@@ -219,13 +219,14 @@ def _leave(error: BaseException) -> NoReturn:
         status = error.code if isinstance(error.code, int) else 1
     elif isinstance(error, UserError):
         status = 2
-        print(f"error: process {jax.process_index()}: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)
     sys.stdout.flush()
     sys.stderr.flush()
-    if is_main():  # the others end when the coordinator does; they may have a word on the same error to say first
-        time.sleep(_LAST_WORDS_SECONDS)
+    # The others end when process 0 does, and may have a word on the same error to say first. Which process this is
+    # cannot be asked: without devices yet, JAX would wait for the others to answer that.
+    time.sleep(_LAST_WORDS_SECONDS)
     os._exit(status)
 
 

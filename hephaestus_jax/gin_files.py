@@ -14,6 +14,7 @@ import functools
 import importlib.util  # noqa: F401  gin needs it loaded for `include`
 import inspect
 import io
+import logging
 import re
 import types
 import typing
@@ -159,6 +160,8 @@ def operative_text(value: Any) -> str:
 @functools.cache
 def _read_shipped() -> None:
     """Lets `include 'gin/...'` find the shipped files. Called once: gin keeps its readers for good."""
+    # gin asks a reader of its own first, which logs every file that it does not find as an error
+    logging.getLogger().addFilter(lambda record: record.msg != "Path not found: %s")
     gin.config.register_file_reader(lambda name: io.StringIO(find_gin_file(name).read_text("utf-8")), lambda name: True)
 
 

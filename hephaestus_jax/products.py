@@ -8,8 +8,12 @@ from contextlib import AbstractContextManager
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from hephaestus_jax.config import DType
+
+PRODUCT = "product"
+"""Name of what `einsum_float32` gives, for remat policies that keep products: they do not see into it."""
 
 
 def precise(dtype: DType) -> AbstractContextManager:
@@ -30,7 +34,7 @@ def einsum_float32(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
     """
     if a.dtype == b.dtype == jnp.float32:
         return jnp.einsum(subscripts, a, b)
-    return _mixed_einsum(subscripts, a, b)
+    return checkpoint_name(_mixed_einsum(subscripts, a, b), PRODUCT)
 
 
 # By hand, because the derivative of a choice by platform would keep what every branch needs.

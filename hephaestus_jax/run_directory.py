@@ -80,6 +80,11 @@ class RunDirectory:
         """What the run was begun as; None for a new run, and for one that has saved nothing that could be lost."""
         record = self.record()
         saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        if saved and record is None:
+            raise UserError(
+                f"{self.path} has checkpoints, but no {RUN}, which says what run they are of: put it back, or start a"
+                " new run from them with TrainConfig.init_from"
+            )
         return record["identity"] if record is not None and saved else None
 
     def record(self) -> dict[str, Json] | None:
@@ -95,6 +100,9 @@ class RunDirectory:
         found = record.get("format") if isinstance(record, dict) else None
         if found != FORMAT or not {"identity", "digests", "config", "versions", "starts"} <= set(record):
             raise UserError(f"{path} has format {found}, this version reads {FORMAT}; use another run_dir")
+        kinds = {name: type(record[name]) for name in ("identity", "config", "versions", "digests", "starts")}
+        if {kinds.pop("starts")} != {list} or set(kinds.values()) != {dict} or "mixture" not in record["identity"]:
+            raise UserError(f"{path} is not as it was written; put it back as it was, or use another run_dir")
         return record
 
     def begin(self, identity: Identity, config: TrainConfig, mesh: Any, step: int, operative: str) -> None:
@@ -164,7 +172,7 @@ def identity_of(config: TrainConfig, mixture: Mixture) -> Identity:
     identity: Identity = {"vocabulary": spec.vocabulary.digest, "sequence_length": spec.sequence_length}
     identity.update({name: value for name, value in _flat(config).items() if _is_identity(name)})
     if config.init_from:
-        identity["init_from"] = os.path.abspath(os.path.expanduser(config.init_from))
+        identity["init_from"] = Storage(config.init_from).url  # absolute
     identity["mixture"] = spec.to_json()  # in place of its path: what it says counts
     return json.loads(json.dumps(identity))
 

@@ -21,7 +21,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import jax
@@ -33,6 +32,7 @@ from hephaestus_jax.checkpoints import Checkpointer, restore_parts
 from hephaestus_jax.config import PARTS, TrainConfig
 from hephaestus_jax.data.loader import Loader, host_rows, to_global
 from hephaestus_jax.data.mixture import Mixture, open_mixture
+from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.devices import memory_in_use, peak_flops
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.evals.held_out import HeldOut
@@ -109,6 +109,7 @@ def train(config: TrainConfig, operative: str = "") -> None:
 
     # 3 directory
     with RunDirectory(config.run_dir, writes=distributed.is_main()) as run, contextlib.ExitStack() as stack:
+        preemption = stack.enter_context(distributed.Preemption())  # from here on a SIGTERM waits for the first step
         identity = identity_of(config, mixture)
         if (old := run.identity) is not None:
             check_identity(old, identity)
@@ -131,12 +132,15 @@ def train(config: TrainConfig, operative: str = "") -> None:
         training = stack.enter_context(
             contextlib.closing(Training(config, mixture, partitioning, run, checkpoints, goodput, state, facts))
         )
-        training.steps(state, next_row)
+        training.steps(state, next_row, preemption)
 
 
 def use_compilation_cache(folder: str) -> None:
-    """Lets JAX keep compiled programs in `folder`, so that a resumed run starts sooner."""
-    if folder:
+    """Lets JAX keep compiled programs in `folder`, so that a resumed run starts sooner.
+
+    Not for several processes on CPUs: with jax 0.10 they then wait for each other in the first step for ever.
+    """
+    if folder and not (jax.process_count() > 1 and jax.default_backend() == "cpu"):
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
 
 
@@ -161,7 +165,13 @@ def first_state(
         return restored.state, next_row
     if config.init_from:
         wanted = {"params": abstract.params, **({"opt_state": abstract.opt_state} if config.init_optimizer else {})}
-        found = restore_parts(Path(config.init_from) / "checkpoints", wanted)
+        found = restore_parts(Storage(config.init_from).join("checkpoints").url, wanted)
+        if found.facts["vocabulary"] != facts["vocabulary"]:
+            raise UserError(
+                f"the run in {config.init_from} has a vocabulary of digest {found.facts['vocabulary'][:12]}, this"
+                f" mixture one of {str(facts['vocabulary'])[:12]}: its token ids mean something else; build the mixture"
+                " with that run's vocabulary"
+            )
         say(f"started with {' and '.join(wanted)} of step {found.step:,} of {config.init_from}")
         return init_state(config, abstract, found.state), 0
     say(f"started from scratch with seed {config.seed}")
@@ -200,6 +210,9 @@ class Training:
         self.held_out = HeldOut(config, mixture, user_slices, partitioning, eval_step)
         self.throughput = Throughput(goodput, window=config.logging.every_steps)
         self.profiler = StepProfiler(config.logging.profile_range, run.profile)
+        traced, done = config.logging.profile_range, self.first_step
+        if traced and not (traced[0] <= config.train_steps and traced[-1] > done):
+            say(f"no trace: steps {traced[0]:,} to {traced[-1]:,} are not among those to do ({done + 1:,} and later)")
         self.writer = MetricsWriter(run.path, config.logging.tensorboard, self.first_step, distributed.is_main())
         devices = partitioning.mesh.devices
         self.peak_flops = config.logging.peak_tflops * 1e12 or peak_flops(devices.flat[0].device_kind)
@@ -207,7 +220,7 @@ class Training:
         self.sent: Sent | None = None
         self.last_was_bad = False
 
-    def steps(self, state: TrainState, next_row: int) -> None:
+    def steps(self, state: TrainState, next_row: int, preemption: distributed.Preemption) -> None:
         """From `state`, whose next batch begins at row `next_row`, to the end of the run or the wish to end it."""
         config, step, ending = self.config, self.first_step, False
         evaluate_every, save_due = config.evaluation.every_steps, False
@@ -216,7 +229,7 @@ class Training:
         places = host_rows(self.partitioning.batch, config.batch_size)
         loader = Loader(self.mixture, config.batch_size, next_row, places, batches=config.train_steps - step)
         self.goodput.begin("train")
-        with loader, distributed.Preemption() as preemption:
+        with loader:
             while step < config.train_steps:
                 if ending := preemption.requested(step) or 0 < config.stop_after <= step:
                     break
@@ -337,7 +350,8 @@ class Training:
         with self.goodput.part("save"):
             self.checkpoints.wait()
         rates = self.throughput.run()
-        self.writer.write("run", step, {f"goodput/{name}": share for name, share in self.goodput.share().items()})
+        if step > self.first_step:  # else an earlier process has written that line
+            self.writer.write("run", step, {f"goodput/{name}": share for name, share in self.goodput.share().items()})
         if rates.steps:
             say(f"{rates.tokens_per_second:,.0f} tokens/s over {rates.steps:,} steps, the first one left out")
         say(self.goodput.line())
@@ -351,10 +365,12 @@ class Training:
             text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
             (self.run.path / BAD_ROWS).write_text(text, "utf-8")
         what = "whose update was dropped" if metrics.bad else "after which parameters are not finite"
+        skips = self.config.guard.on_bad_step == "skip"
+        mend = "raise GuardConfig.max_skipped" if skips else "set GuardConfig.on_bad_step to 'skip'"
         raise UserError(
             f"stopped at step {sent.step:,}, {what}: loss {metrics.loss:.4g} nats/token, gradient"
             f" norm {metrics.grad_norm:.4g}; {in_words(rows)}; all are in {self.run.path / BAD_ROWS}, look at them with"
-            " `python -m tools.inspect`, or set GuardConfig.on_bad_step to 'skip'"
+            f" `python -m tools.inspect`, or {mend}"
         )
 
     def close(self) -> None:

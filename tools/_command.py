@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from hephaestus_jax.errors import UserError
 
 # what a user can mend: a full disk, a missing permission, a file where a folder should be
-_OF_THE_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+_OF_THE_SYSTEM = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+}  # fmt: skip
 
 
 def run(main: Callable[[], None]) -> None:

@@ -65,12 +65,15 @@ class Checkpointer:
         """
         orbax_noise.silence()
         self._path = storage.open_directory(directory)
+        if special := sorted(set(str(self._path)) & set("*?[")):  # Orbax takes the path for a pattern when it saves
+            raise UserError(f"checkpoint directory {self._path} has {' '.join(special)} in its path; use another one")
         self.directory = str(self._path)
         self.config = config
         self.last_saved: int | None = None
         self.blocked_seconds = 0.0
         self._clock = _Clock(60 * config.every_minutes)
         self._writing: int | None = None  # a step whose save was not waited for yet
+        self._failed = False  # a save did, and that was said
         handler = ocp.CompositeCheckpointHandler(
             **{
                 storage.STATE: ocp.PyTreeCheckpointHandler(use_compression=False),  # floats hardly compress
@@ -122,6 +125,7 @@ class Checkpointer:
         if step == self.last_saved or not (force or self.should_save(step)):
             return
         self.wait()
+        self._failed = False
         arrays = jax.block_until_ready(storage.named_leaves(state))  # still training, not saving
         facts = json.loads(json.dumps(facts, allow_nan=False))
         with self._blocking():
@@ -152,9 +156,11 @@ class Checkpointer:
     def close(self) -> None:
         """Waits as `wait` does, and ends the background threads."""
         try:
-            self.wait()
+            if not self._failed:  # Orbax would raise the same failure once more
+                self.wait()
         finally:
-            self._writer.close()
+            with contextlib.suppress(OSError, ValueError) if self._failed else contextlib.nullcontext():
+                self._writer.close()
 
     def _delete_old(self) -> None:
         every = self.config.keep_every_steps
@@ -176,7 +182,7 @@ class Checkpointer:
         try:
             yield
         except (OSError, ValueError) as error:
-            step, self._writing, self.last_saved = self._writing, None, None
+            step, self._writing, self.last_saved, self._failed = self._writing, None, None, True
             if is_main():
                 storage.remove_failed(self._path)
             whole = storage.whole_steps(self._path)

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import sys
+import warnings
 
 _LIBRARY = f"{os.sep}orbax{os.sep}"
 
@@ -19,6 +20,7 @@ def silence() -> None:
     """
     logging.getLogger("absl").addFilter(lambda record: _LIBRARY not in record.pathname)
     logging.getLogger("asyncio").addFilter(_of_others)
+    warnings.filterwarnings("ignore", r"coroutine '\w+(\.\w+)*' was never awaited", RuntimeWarning)
     show = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:

@@ -31,7 +31,7 @@ from hephaestus_jax.model.layers import (
     truncated_normal,
 )
 from hephaestus_jax.model.rotary import rotation
-from hephaestus_jax.products import precise
+from hephaestus_jax.products import PRODUCT, precise
 from hephaestus_jax.sharding import constrain
 
 Parameters = dict[str, Any]
@@ -85,7 +85,9 @@ class Decoder(nnx.Module):
 def _remat(layer: Callable, policy: str) -> Callable:
     """`layer` with a backward pass that computes again what the policy of that name (`ComputeConfig`) says."""
     policies = {
-        "dots": jax.checkpoint_policies.dots_saveable,
+        "dots": jax.checkpoint_policies.save_from_both_policies(
+            jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.save_only_these_names(PRODUCT)
+        ),
         "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
         "full": jax.checkpoint_policies.nothing_saveable,
     }

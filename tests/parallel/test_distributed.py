@@ -98,7 +98,7 @@ def test_a_signal_to_one_stops_all_at_the_same_step():
 def test_an_error_of_one_process_ends_the_other():
     ended = finish(start_together(2, "run_worker.py", "failing"), timeout_seconds=120)
     assert ended[1][0] == 2
-    assert ended[1][2].splitlines()[-1] == "error: process 1: row 7 is damaged; build the cache again"
+    assert ended[1][2].splitlines()[-1] == "error: row 7 is damaged; build the cache again"
     assert ended[0][0] not in (0, 2)
 
 
