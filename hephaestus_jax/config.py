@@ -23,10 +23,14 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def _finite(value: float) -> bool:
+    return isinstance(value, int) or math.isfinite(value)  # an int may be too large to be asked
+
+
 def _positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _require(math.isfinite(value) and value > 0, f"{type(config).__name__}.{name} is {value}; it must be above 0")
+        _require(_finite(value) and value > 0, f"{type(config).__name__}.{name} is {value}; it must be above 0")
 
 
 def _at_least_zero(config: object, *names: str) -> None:
@@ -76,7 +80,7 @@ class ModelConfig:
         rope_scaling: Llama 3's scaling of them, if any.
         norm_epsilon: added to the mean square in RMSNorm.
         tied_embeddings: whether the output projection is the embedding.
-        max_positions: positions that the model was made for.
+        max_positions: positions that the model was made for; longer rows are refused.
     """
 
     name: str
@@ -141,7 +145,7 @@ class ComputeConfig:
         remat: what the backward pass computes again. "none": nothing; "dots": all but matrix products;
             "dots_with_no_batch_dims": all but products with weights; "attention": the attention only; "full": each
             layer, from its input.
-        loss_chunk: positions of each row whose logits exist at a time.
+        loss_chunk: positions of each row whose logits exist at a time; half a row at most.
     """
 
     dtype: DType = "bfloat16"
@@ -423,10 +427,12 @@ class TrainConfig:
             bool(self.init_from) or not self.init_optimizer,
             "TrainConfig.init_optimizer needs init_from, a run directory",
         )
+        _require(self.train_steps < 1 << 31, f"TrainConfig.train_steps is {self.train_steps:,}; it must be below 2³¹")
+        spent = self.schedule.warmup_steps + self.schedule.decay_steps
         _require(
-            self.schedule.decay_steps <= self.schedule_steps,
-            f"ScheduleConfig.decay_steps is {self.schedule.decay_steps}; the schedule has {self.schedule_steps} steps;"
-            " lower it, or raise train_steps",
+            self.schedule.kind != "wsd" or spent <= self.schedule_steps,
+            f"ScheduleConfig: warm-up and decay take {spent} of {self.schedule_steps} steps; lower warmup_steps or"
+            " decay_steps, or raise train_steps",
         )
 
     @property

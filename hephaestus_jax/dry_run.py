@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from hephaestus_jax.checkpoints import newest_step
 from hephaestus_jax.config import TrainConfig
 from hephaestus_jax.data.mixture import Mixture, open_mixture
+from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.devices import peak_flops
 from hephaestus_jax.metrics import MFU_CONVENTION
 from hephaestus_jax.progress import duration
-from hephaestus_jax.run_directory import identity_of
+from hephaestus_jax.run_directory import RunDirectory, check_identity, identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
 from hephaestus_jax.train_step import (
     TrainState,
@@ -36,6 +38,8 @@ def headline(config: TrainConfig, mixture: Mixture, partitioning: Partitioning) 
     devices = partitioning.mesh.devices.ravel()
     axes = " × ".join(f"{axis} {size}" for axis, size in partitioning.mesh.shape.items())
     tokens = config.train_steps * config.batch_size * length
+    warmup, steps = config.schedule.warmup_steps, config.schedule_steps
+    short = f"; warm-up takes {warmup:,} steps, so the rate only rises" if warmup >= steps else ""
     compute = config.compute
     return "\n".join(
         [
@@ -43,7 +47,7 @@ def headline(config: TrainConfig, mixture: Mixture, partitioning: Partitioning) 
             f" computed in {compute.dtype}, attention {compute.attention!r}, remat {compute.remat!r}",
             f"mesh {axes}: {devices.size} {devices[0].device_kind} device(s), {jax.process_count()} process(es)",
             f"mixture {mixture.spec.name!r}: rows of {length:,} tokens, {config.batch_size:,} rows per step,"
-            f" {config.train_steps:,} steps = {tokens:,} tokens",
+            f" {config.train_steps:,} steps = {tokens:,} tokens{short}",
         ]
     )
 
@@ -55,13 +59,17 @@ def describe(config: TrainConfig) -> None:
     it fits into half of this machine's memory.
 
     Raises:
-        UserError: whatever would stop the run itself.
+        UserError: whatever would keep the run from starting, damaged checkpoints and evaluation files excepted.
     """
     partitioning = Partitioning(make_mesh(config.mesh), config.model)
     check_batch(config, partitioning)
     abstract = abstract_state(config, partitioning)
     mixture = open_mixture(config.mixture)
-    identity_of(config, mixture)
+    identity = identity_of(config, mixture)
+    if (old := RunDirectory(config.run_dir, writes=False).identity) is not None:
+        check_identity(old, identity)
+    elif config.init_from:
+        newest_step(Storage(config.init_from).join("checkpoints").url)
     length = mixture.spec.sequence_length
     print(headline(config, mixture, partitioning))
     print("\n".join(["arrays on the mesh", *partitioning.describe()[1:]]))

@@ -108,7 +108,7 @@ def load_gin(
         made = makers[target.__name__]()
     except UserError as error:  # gin adds lines about where in its own terms
         raise UserError(f"{shown}: {str(error).splitlines()[0]}") from error
-    except (ValueError, TypeError, SyntaxError, OSError, LookupError, ImportError, RuntimeError) as error:
+    except _EXPECTED as error:
         raise UserError(f"{shown}: {_explain(error, known)}") from error
     finally:
         gin.clear_config()
@@ -155,6 +155,11 @@ def operative_text(value: Any) -> str:
     root = literal(value)[1:-2]
     order = [root, *sorted(set(blocks) - {root})]
     return "\n\n".join("\n".join(sorted(blocks[name])) for name in order) + "\n"
+
+
+_EXPECTED = (
+    ValueError, TypeError, SyntaxError, OSError, LookupError, ImportError, RuntimeError, OverflowError,
+)  # fmt: skip
 
 
 @functools.cache

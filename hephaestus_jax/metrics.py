@@ -204,7 +204,7 @@ def cut_after(path: Path, step: int) -> None:
 def _step_of(line: bytes) -> int | None:
     try:
         step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if isinstance(step, int) and line.endswith(b"\n") else None
 

@@ -160,7 +160,7 @@ def identity_of(config: TrainConfig, mixture: Mixture) -> Identity:
     """What the weights of the run are a function of, as a flat dict of JSON values.
 
     Raises:
-        UserError: the vocabulary has more ids than the model has embeddings.
+        UserError: the vocabulary has more ids than the model has embeddings, or rows are longer than its positions.
     """
     spec = mixture.spec
     if spec.vocabulary.size > config.model.vocab_size:
@@ -168,6 +168,11 @@ def identity_of(config: TrainConfig, mixture: Mixture) -> Identity:
             f"mixture {spec.name!r} has a vocabulary of {spec.vocabulary.size:,} ids, ModelConfig.vocab_size is"
             f" {config.model.vocab_size:,}; set it to {spec.vocabulary.size:,} or more, or build the caches with the"
             " model's own vocabulary"
+        )
+    if spec.sequence_length > config.model.max_positions:
+        raise UserError(
+            f"mixture {spec.name!r} has rows of {spec.sequence_length:,} tokens, ModelConfig.max_positions is"
+            f" {config.model.max_positions:,}; raise it, or build the caches with a smaller --seq_length"
         )
     identity: Identity = {"vocabulary": spec.vocabulary.digest, "sequence_length": spec.sequence_length}
     identity.update({name: value for name, value in _flat(config).items() if _is_identity(name)})

@@ -124,7 +124,7 @@ def abstract_batch(rows: int, length: int, partitioning: Partitioning) -> dict[s
 
 
 def check_batch(config: TrainConfig, partitioning: Partitioning) -> None:
-    """Whether the batch divides over row shards and microbatches.
+    """Whether the batches of training and evaluation divide over row shards, and the former over microbatches.
 
     Raises:
         UserError: it does not.
@@ -135,6 +135,11 @@ def check_batch(config: TrainConfig, partitioning: Partitioning) -> None:
             f"a batch of {config.batch_size} rows does not divide over {shards} row shards (mesh axes data × fsdp) and"
             f" {config.microbatches} microbatches; use a multiple of {shards * config.microbatches}"
         )
+    if config.evaluation.batch_size % shards:
+        raise UserError(
+            f"EvaluationConfig.batch_size {config.evaluation.batch_size} does not divide over {shards} row shards (mesh"
+            f" axes data × fsdp); use a multiple of {shards}, or 0 for the training batch size"
+        )
 
 
 def sums_of_batch(config: TrainConfig, groups: int, z_loss: float, params: Any, batch: Arrays) -> LossSums:
@@ -142,7 +147,8 @@ def sums_of_batch(config: TrainConfig, groups: int, z_loss: float, params: Any, 
     hidden_BLD = decode(params, config.model, config.compute, batch["tokens"], batch["segment_ids"], batch["positions"])
     targets_BL, weights_BL = next_token_targets(batch["tokens"], batch["loss_weights"])
     kernel_DV = output_kernel(params)
-    chunk = min(config.compute.loss_chunk, batch["tokens"].shape[1])
+    # Two chunks at least, so that never all logits exist.
+    chunk = min(config.compute.loss_chunk, -(-batch["tokens"].shape[1] // 2))
     with precise(config.compute.dtype):
         return cross_entropy_sums(
             hidden_BLD, kernel_DV, targets_BL, weights_BL, batch["task_ids"], groups, z_loss, chunk

@@ -225,6 +225,19 @@ class Checkpointer:
         return None
 
 
+def newest_step(directory: str | os.PathLike) -> int:
+    """Step of the newest checkpoint in a directory, its contents unchecked.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = storage.open_directory(directory)
+    steps = storage.whole_steps(path)
+    if not steps:
+        raise UserError(f"no whole checkpoint in {path}; give the directory of a run that has saved one")
+    return steps[-1]
+
+
 def restore_parts(directory: str | os.PathLike, abstract: Mapping[str, Any], step: int | None = None) -> Restored:
     """Named parts of a checkpoint of any run, such as its parameters, and nothing else of it; contents are checked.
 

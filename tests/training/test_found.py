@@ -110,3 +110,33 @@ def test_a_file_where_a_folder_should_be_is_one_line(command: Command, undisturb
     refused = command(tmp_path / "run", "TRAIN_STEPS=12", status=2)
     assert refused.stderr.count("\n") == 1
     assert "tensorboard" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("SEED=6", "seed changed from 5 to 6"),
+        ("EvaluationConfig.batch_size=3", None),
+        ("ModelConfig.max_positions=16", "max_positions"),
+        ("TRAIN_STEPS=1" + "0" * 400, "train_steps"),
+    ],
+)
+def test_a_dry_run_stops_where_the_run_would(
+    command: Command, undisturbed: Path, tmp_path: Path, change: str, words: str | None
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    done = command(tmp_path / "run", change, "--dry_run", status=0 if words is None else 2)
+    if words is not None:
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_dry_run_looks_for_the_base(command: Command, tmp_path: Path) -> None:
+    missing = command(tmp_path / "run", f"TrainConfig.init_from={tmp_path / 'none'}", "--dry_run", status=2)
+    assert "no whole checkpoint" in missing.stderr
+
+
+def test_warm_up_and_decay_must_fit(command: Command, tmp_path: Path) -> None:
+    wsd = ("ScheduleConfig.kind=wsd", "ScheduleConfig.decay_steps=5", "WARMUP_STEPS=8", "--dry_run")
+    assert "warm-up and decay take 13 of 10 steps" in command(tmp_path / "run", *wsd, status=2).stderr
+    assert "so the rate only rises" in command(tmp_path / "run", "WARMUP_STEPS=30", "--dry_run").stdout
