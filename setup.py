@@ -25,6 +25,7 @@ setup(
     # gin files travel inside the package, so that `--gin_file=gin/...` is found from any folder
     packages=[*packages(), "hephaestus_jax.shipped_gin"],
     package_dir={"hephaestus_jax.shipped_gin": "gin"},
+    py_modules=["train"],  # `python -m train` from any folder
     package_data={"hephaestus_jax.shipped_gin": ["*/*.gin"]},
     install_requires=[
         "jax>=0.10",
