@@ -35,10 +35,21 @@ from hephaestus_jax.data.mixture import Mixture
 from hephaestus_jax.data.mixture_spec import check_extension, mixture_spec_from_json
 from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.metrics import MFU_CONVENTION
 
 FORMAT = 1
 RUN, CONFIG, LOCK = "run.json", "config.gin", "lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy", "gin-config")
+
+CONVENTIONS = {
+    "mfu": MFU_CONVENTION,
+    "tokens_per_second": "all positions of the rows, padding too, over all devices; the first step of a start left out",
+    "loss_tokens_per_second": "tokens of loss weight above 0, likewise",
+    "stall": "share of the time of training that waited for rows",
+    "memory_bytes": "of the fullest device of process 0, or of the process where devices keep no account (CPU)",
+    "loss": "nats per token, weighted",
+}
+"""What the names in metrics.jsonl mean; written into run.json."""
 
 Json = Any
 Identity = dict[str, Json]  # field → JSON value; "mixture" holds the whole of mixture.json
@@ -124,6 +135,7 @@ class RunDirectory:
             "digests": identity_digests(identity),
             "config": free_settings(config),
             "versions": _versions(),
+            "conventions": CONVENTIONS,
             "starts": [*(old["starts"] if old is not None else []), _start(mesh, step)],
         }
         if old is not None and (changes := _changes(old, record)):

@@ -38,7 +38,7 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.evals.held_out import HeldOut
 from hephaestus_jax.evals.user_files import open_user_files
 from hephaestus_jax.gin_files import load_gin_with_text, split_overrides
-from hephaestus_jax.metrics import Goodput, MetricsWriter, Throughput, mfu, progress_line
+from hephaestus_jax.metrics import MFU_CONVENTION, Goodput, MetricsWriter, Throughput, mfu, progress_line
 from hephaestus_jax.profiling import StepProfiler
 from hephaestus_jax.run_directory import RunDirectory, check_identity, identity_digests, identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
@@ -217,6 +217,8 @@ class Training:
         devices = partitioning.mesh.devices
         self.peak_flops = config.logging.peak_tflops * 1e12 or peak_flops(devices.flat[0].device_kind)
         self.num_devices = devices.size
+        if self.peak_flops:
+            say(f"{self.peak_flops / 1e12:,.0f} TFLOP/s a device; {MFU_CONVENTION}")
         self.sent: Sent | None = None
         self.last_was_bad = False
 

@@ -36,6 +36,7 @@ def test_what_a_run_leaves(undisturbed: Path, mixture: str) -> None:
     assert run["identity"]["model.num_layers"] == 2
     assert run["starts"][0]["devices"] == 1
     assert run["versions"]["jax"]
+    assert "recomputation not counted" in run["conventions"]["mfu"]
     assert set(run["digests"]) >= {"mixture", "vocabulary"}
     held_out = metrics(undisturbed, "eval")[10]
     assert held_out["docs/nats_per_token"] == pytest.approx(math.log(300), abs=1.0)
@@ -52,6 +53,17 @@ def test_the_loss_of_the_batch_is_that_of_its_tasks(undisturbed: Path) -> None:
         if not line["loss_tokens/text"]:  # the weights of text are fractional, and not in the file
             total = sum(line[f"loss/{name}"] * line[f"loss_tokens/{name}"] for name in tasks)
             assert line["loss"] == pytest.approx(total / sum(line[f"loss_tokens/{name}"] for name in tasks), rel=1e-5)
+
+
+def test_mfu_of_a_peak_that_is_given(command: Command, tmp_path: Path) -> None:
+    done = command(
+        tmp_path / "run", "LoggingConfig.peak_tflops=0.001", "TRAIN_STEPS=3", "EvaluationConfig.every_steps=0"
+    )
+    assert "recomputation not counted" in done.stdout
+    line, config = metrics(tmp_path / "run")[3], ModelConfig("t", 320, 32, 64, 2, 4, 2, 8, tied_embeddings=True)
+    expected = config.flops_per_token(LENGTH) * line["tokens_per_second"] / 1e9
+    assert line["mfu"] == pytest.approx(expected, rel=1e-6)
+    assert [text for text in done.stdout.splitlines() if text.startswith("step 3 of 3") and ", MFU " in text]
 
 
 def test_dry_run_writes_nothing(command: Command, tmp_path: Path) -> None:
