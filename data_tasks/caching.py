@@ -182,10 +182,7 @@ def _need(split: str, problem: str) -> None:
 
 
 def _parts(out: Path, caches: dict[str, BuiltCache]) -> dict[str, TaskCache]:
-    return {
-        name: TaskCache(cache.path.relative_to(out).as_posix(), cache.manifest.rows, cache.manifest.digest)
-        for name, cache in caches.items()
-    }
+    return {name: cache.as_part(out) for name, cache in caches.items()}
 
 
 def _one_vocabulary(manifests: list[CacheManifest]) -> VocabularyIdentity:
@@ -196,7 +193,7 @@ def _one_vocabulary(manifests: list[CacheManifest]) -> VocabularyIdentity:
                 f"task {manifest.task!r} is tokenised with {manifest.vocabulary.name}, the others with {first.name};"
                 " a mixture has one vocabulary"
             )
-    return VocabularyIdentity(first.name, first.digest, first.size)
+    return first
 
 
 def _existing(out: Path) -> MixtureSpec | None:

@@ -24,7 +24,6 @@ from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 import jax
-import numpy as np
 
 from hephaestus_jax import distributed, dry_run
 from hephaestus_jax.bad_rows import find_bad_rows, in_words
@@ -290,12 +289,12 @@ class Training:
         rates, memory = self.throughput.rates(), memory_in_use(self.partitioning.mesh.local_devices)
         per_token = self.config.model.flops_per_token(self.length)
         used = mfu(per_token, rates.tokens_per_second, self.num_devices, self.peak_flops) if rates.steps else None
-        loss_of = metrics.loss_G / np.where(metrics.weight_G > 0, metrics.weight_G, np.nan)
         names = self.mixture.task_names
+        sums = zip(names, metrics.loss_G, metrics.weight_G, strict=True)
         values: dict[str, float | int | str | None] = {
             "rows": sent.first_row + self.config.batch_size,
             "loss": float(metrics.loss),
-            **{f"loss/{k}": float(x) for k, x, w in zip(names, loss_of, metrics.weight_G, strict=True) if w > 0},
+            **{f"loss/{k}": float(loss / weight) for k, loss, weight in sums if weight > 0},
             **{f"loss_tokens/{k}": int(n) for k, n in zip(names, metrics.tokens_G, strict=True)},
             "z_loss": float(metrics.z_loss),
             "grad_norm": float(metrics.grad_norm),

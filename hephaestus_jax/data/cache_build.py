@@ -43,6 +43,7 @@ from hephaestus_jax.data.cache import (
 from hephaestus_jax.data.cache_units import TokenTable, Unit, UnitSummary, load_summary, merge_rejections, write_whole
 from hephaestus_jax.data.cache_workers import build_units
 from hephaestus_jax.data.identity import VocabularyIdentity
+from hephaestus_jax.data.mixture_spec import TaskCache
 from hephaestus_jax.data.packing import check_sequence_length, lay_out
 from hephaestus_jax.data.storage import Storage, first_line
 from hephaestus_jax.data.task import TokenSource
@@ -69,6 +70,11 @@ class BuiltCache:
     path: Path
     manifest: CacheManifest
     reused: bool
+
+    def as_part(self, folder: Path) -> TaskCache:
+        """The cache as a part of the mixture whose `mixture.json` lies in `folder`, above the cache."""
+        where = self.path.relative_to(folder).as_posix()
+        return TaskCache(where, self.manifest.rows, self.manifest.digest)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from pathlib import Path
 from token_sources import RandomSource, write_vocabulary
 
 from hephaestus_jax.data.cache_build import build_cache
-from hephaestus_jax.data.identity import VocabularyIdentity
-from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec
+from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, save_mixture_spec
 
 LENGTH = 64
 RECORDS = {"code": 400, "docs": 40, "text": 250}
@@ -22,8 +21,8 @@ def write_mixture(directory: Path) -> str:
     for number, (name, records) in enumerate(RECORDS.items()):
         source = RandomSource(vocabulary, records=records, seed=number, name=name, fractional=name == "text")
         built = build_cache(source, directory / "caches", LENGTH)
-        parts[name] = TaskCache(f"caches/{built.path.name}", built.manifest.rows, built.manifest.digest)
-        identity = VocabularyIdentity(**vars(built.manifest.vocabulary))
+        parts[name] = built.as_part(directory)
+        identity = built.manifest.vocabulary
     spec = MixtureSpec(
         name="small",
         seed=11,

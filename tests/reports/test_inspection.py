@@ -14,9 +14,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from hephaestus_jax.data.cache import Cache
 from hephaestus_jax.data.cache_build import build_cache
-from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.mixture import open_mixture
-from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec
+from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, save_mixture_spec
 from hephaestus_jax.data.task import CorpusSource, RenderedTask
 from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
@@ -70,8 +69,8 @@ def built(tmp_path_factory):
         made = build_cache(
             RenderedTask(name, "train", source, renderer, vocabulary), root / "mixture" / "caches", LENGTH
         )
-        parts[name] = TaskCache(f"caches/{made.path.name}", made.manifest.rows, made.manifest.digest)
-        identity = VocabularyIdentity(**vars(made.manifest.vocabulary))
+        parts[name] = made.as_part(root / "mixture")
+        identity = made.manifest.vocabulary
     spec = MixtureSpec("two", 5, 3, LENGTH, identity, parts, (Stage(0, {"code": 1, "text": 2}),))
     save_mixture_spec(str(root / "mixture"), spec)
     return root

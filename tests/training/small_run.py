@@ -15,8 +15,7 @@ sys.path.insert(0, str(ROOT / "tests" / "data"))
 from token_sources import RandomSource, write_vocabulary  # noqa: E402
 
 from hephaestus_jax.data.cache_build import build_cache  # noqa: E402
-from hephaestus_jax.data.identity import VocabularyIdentity  # noqa: E402
-from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec  # noqa: E402
+from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, save_mixture_spec  # noqa: E402
 
 LENGTH = 32
 RECORDS = {"code": 12, "docs": 5, "text": 8}
@@ -58,8 +57,8 @@ def write_mixture(directory: Path) -> str:
         held_out = RandomSource(vocabulary, 9, seed=100 + number, name=name, mean=20.0)
         for source, into in ((train, parts), (held_out, validation)):
             built = build_cache(source, directory / "caches", LENGTH)
-            into[name] = TaskCache(f"caches/{built.path.name}", built.manifest.rows, built.manifest.digest)
-            identity = VocabularyIdentity(**vars(built.manifest.vocabulary))
+            into[name] = built.as_part(directory)
+            identity = built.manifest.vocabulary
     spec = MixtureSpec(
         name="small",
         seed=11,

@@ -163,22 +163,21 @@ def _read_plain(folder: str, batch_size: int, batches: int) -> _Round:
 def _build_mixture(folder: Path, sequence_length: int, megabytes: float) -> str:
     """A mixture of two tasks, 3 : 1, over the standard library's sources; the path of its mixture.json."""
     from hephaestus_jax.data.cache_build import build_cache
-    from hephaestus_jax.data.identity import VocabularyIdentity
-    from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec
+    from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, save_mixture_spec
 
     texts = list(_sources(int(megabytes * 1e6)))
     vocabulary = _train_vocabulary(folder, texts)
     parts = {}
     for name, share in (("code", texts[: 3 * len(texts) // 4]), ("other_code", texts[3 * len(texts) // 4 :])):
         built = build_cache(_Texts(name, share, vocabulary), folder / "caches", sequence_length)
-        parts[name] = TaskCache(f"caches/{built.path.name}", built.manifest.rows, built.manifest.digest)
+        parts[name] = built.as_part(folder)
         used = built.manifest.vocabulary
     spec = MixtureSpec(
         name="standard_library",
         seed=0,
         denominator=4,
         sequence_length=sequence_length,
-        vocabulary=VocabularyIdentity(used.name, used.digest, used.size),
+        vocabulary=used,
         tasks=parts,
         stages=(Stage(0, {"code": 3, "other_code": 1}),),
     )

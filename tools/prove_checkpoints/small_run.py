@@ -19,8 +19,8 @@ from hephaestus_jax.config import (
     TrainConfig,
 )
 from hephaestus_jax.data.cache_build import build_cache
-from hephaestus_jax.data.identity import Origin, VocabularyIdentity
-from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, TaskCache, save_mixture_spec
+from hephaestus_jax.data.identity import Origin
+from hephaestus_jax.data.mixture_spec import MixtureSpec, Stage, save_mixture_spec
 from hephaestus_jax.data.task import TokenizedRecord
 from hephaestus_jax.data.tiktoken_files import byte_alphabet
 from hephaestus_jax.gin_files import operative_text
@@ -67,8 +67,8 @@ def write_small_run(out: Path, steps: int) -> Path:
     parts = {}
     for name, records in RECORDS.items():
         built = build_cache(SyntheticRecords(name, str(vocabulary), records), out / "caches", LENGTH)
-        parts[name] = TaskCache(f"caches/{built.path.name}", built.manifest.rows, built.manifest.digest)
-        identity = VocabularyIdentity(**vars(built.manifest.vocabulary))
+        parts[name] = built.as_part(out)
+        identity = built.manifest.vocabulary
     spec = MixtureSpec(
         name="synthetic",
         seed=5,
