@@ -57,6 +57,10 @@ setup(
             "ruff>=0.14",
             "mypy>=1.18",
             "transformers>=5",
+            "torch==2.13.0",  # pinned: this one comes without CUDA packages
+            "safetensors>=0.5",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "llama-models>=0.3",
             "mistral-common>=1.8",
             "tiktoken>=0.9",

@@ -59,8 +59,8 @@ def slab_rows(rows: int) -> int:
     return max(1, -(-rows // MAX_SLABS))
 
 
-def _slab_sums(array: jax.Array) -> jax.Array:
-    """uint32 [S, 2]: both digest words of each slab."""
+def _row_sums(array: jax.Array, first_row: jax.Array | int = 0) -> jax.Array:
+    """uint32 [R, 2]: both digest words of each row, of an array that is the rows from `first_row` of a larger one."""
     bits = _bits(array)
     rows, inner = bits.shape[0], bits.shape[1:]
     if max(rows, math.prod(inner)) >= 1 << 32:
@@ -68,12 +68,19 @@ def _slab_sums(array: jax.Array) -> jax.Array:
     place = jnp.zeros((1, *inner), jnp.uint32)  # index within the row, in row-major order
     for axis, size in enumerate(inner, 1):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, place.shape, axis)
-    row = jnp.arange(1, rows + 1, dtype=jnp.uint32).reshape(rows, *(1 for _ in inner))
+    numbers = jnp.arange(1, rows + 1, dtype=jnp.uint32) + jnp.asarray(first_row, jnp.uint32)
+    row = numbers.reshape(rows, *(1 for _ in inner))
     first = _murmur(bits + (place * jnp.uint32(_PLACE[0]) + _murmur(row * jnp.uint32(_ROW[0]))))
     second = _lowbias(bits ^ (place * jnp.uint32(_PLACE[1]) + _lowbias(row * jnp.uint32(_ROW[1]))))
     # one reduction over both: with a sum of its own each, XLA on CPU writes the mixed words to memory, 10 times slower
     zero, axes = jnp.uint32(0), tuple(range(1, bits.ndim))
-    sums = jnp.stack(jax.lax.reduce((first, second), (zero, zero), _add_pairs, axes), axis=-1)
+    return jnp.stack(jax.lax.reduce((first, second), (zero, zero), _add_pairs, axes), axis=-1)
+
+
+def _slab_sums(array: jax.Array) -> jax.Array:
+    """uint32 [S, 2]: both digest words of each slab."""
+    sums = _row_sums(array)
+    rows = sums.shape[0]
     size = slab_rows(rows)
     whole = jnp.pad(sums, ((0, -rows % size), (0, 0)))
     return jnp.sum(whole.reshape(-1, size, 2), axis=1, dtype=jnp.uint32)
@@ -100,6 +107,16 @@ def array_digests(arrays: Mapping[str, jax.Array]) -> dict[str, tuple[str, ...]]
     for replicated, group in by_mesh.items():
         sums.update(jax.device_get(_compiled(replicated)(group)))
     return {name: _as_text(sums[name]) for name in arrays}
+
+
+@jax.jit
+def _sum_of_rows(array: jax.Array, first_row: jax.Array) -> jax.Array:
+    return jnp.sum(_row_sums(array, first_row), axis=0, keepdims=True, dtype=jnp.uint32)
+
+
+def slab_digest(rows: np.ndarray, first_row: int) -> str:
+    """The digest of one slab, given its rows and which row of the array they begin with."""
+    return _as_text(np.asarray(_sum_of_rows(rows, np.uint32(first_row))))[0]
 
 
 def _as_text(words: np.ndarray) -> tuple[str, ...]:

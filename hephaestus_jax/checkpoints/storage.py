@@ -247,7 +247,7 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _not_damage(error: BaseException, path: epath.Path) -> None:
+def raise_unless_damage(error: BaseException, path: epath.Path) -> None:
     """Raises unless the error says something about what is stored: `UserError` where the storage could not be read."""
     root = _root(error)
     if isinstance(root, MemoryError | jax.errors.JaxRuntimeError):
@@ -269,7 +269,7 @@ def read_json(path: epath.Path, item: str) -> Any:
     except FileNotFoundError as error:
         raise Damaged(f"file {item}/{_JSON_FILE}: is missing") from error
     except (ValueError, OSError) as error:
-        _not_damage(error, path)
+        raise_unless_damage(error, path)
         raise Damaged(f"file {item}/{_JSON_FILE}: {reason(error)}") from error
 
 
@@ -298,7 +298,7 @@ def read_arrays(path: epath.Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) 
     try:
         return _restore(path, abstract)
     except Exception as error:  # Orbax and TensorStore raise many kinds, down to plain Exception
-        _not_damage(error, path)
+        raise_unless_damage(error, path)
         raise Damaged(_unreadable(path, abstract) or f"the arrays: {reason(error)}") from error
 
 
@@ -309,7 +309,7 @@ def _unreadable(path: epath.Path, abstract: Mapping[str, jax.ShapeDtypeStruct]) 
         try:
             _restore(path, {name: array})
         except Exception as error:
-            _not_damage(error, path)
+            raise_unless_damage(error, path)
             failures.append(f"{name}: {reason(error)}")
     if not failures:
         return ""

@@ -20,6 +20,7 @@ BENCHMARKS = {
     "pack": "packing efficiency and rows per second",
     "loader": "rows per second and bytes read against a plain memory-mapped read",
     "loss": "time and memory of the chunked loss against one that makes all logits",
+    "convert": "bytes per second of import and export beside a plain copy, and host memory",
     "model": "tokens per second forward and backward, and compile time at two depths",
 }
 
