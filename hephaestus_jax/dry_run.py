@@ -19,6 +19,7 @@ from hephaestus_jax.metrics import MFU_CONVENTION
 from hephaestus_jax.progress import duration
 from hephaestus_jax.run_directory import RunDirectory, check_identity, identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
+from hephaestus_jax.starting_point import CHECKPOINTS, open_starting_point
 from hephaestus_jax.train_step import (
     TrainState,
     abstract_batch,
@@ -69,7 +70,10 @@ def describe(config: TrainConfig) -> None:
     if (old := RunDirectory(config.run_dir, writes=False).identity) is not None:
         check_identity(old, identity)
     elif config.init_from:
-        newest_step(Storage(config.init_from).join("checkpoints").url)
+        start = open_starting_point(config.init_from)
+        start.check_vocabulary(mixture.spec.vocabulary)
+        if start.kind != "huggingface":
+            newest_step(Storage(start.path).join(CHECKPOINTS).url)
     length = mixture.spec.sequence_length
     print(headline(config, mixture, partitioning))
     print("\n".join(["arrays on the mesh", *partitioning.describe()[1:]]))

@@ -18,7 +18,7 @@ import logging
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Union
 
@@ -73,28 +73,32 @@ def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def load_gin(
-    target: type[T],
+    target: type[T] | Sequence[type[T]],
     gin_files: str | Path | Sequence[str | Path],
     overrides: Sequence[str] = (),
-    also: Sequence[type] = (),
+    also: Sequence[Callable[..., Any]] = (),
 ) -> T:
     """The dataclass `target` as the gin files and then the overrides bind it.
 
     Args:
-        target: a dataclass; gin knows it by its class name.
+        target: a dataclass; gin knows it by its class name. Of several, the first of which the files bind a field.
         gin_files: one or several files, later ones override earlier ones.
         overrides: "NAME=value" for a macro or "Class.field=value". A value that is no Python literal, macro (`%X`) or
             reference (`@X`) is taken as a string, so that paths need no quotes.
-        also: further dataclasses that the files may bind or refer to.
+        also: further dataclasses that the files may bind or refer to, and functions that give one.
 
     Raises:
-        UserError: a file, name or value is wrong, or a required macro was not given.
+        UserError: a file, name or value is wrong, a required macro was not given, or something is bound that nothing
+            uses.
     """
     files = [gin_files] if isinstance(gin_files, str | Path) else list(gin_files)
     found = [find_gin_file(file) for file in files]
     shown = ", ".join(map(str, files))
-    known = {cls.__name__: cls for cls in (target, *also)}
+    targets = (target,) if isinstance(target, type) else tuple(target)
+    classes: tuple[Callable[..., Any], ...] = (*targets, *also)
+    known = {cls.__name__: cls for cls in classes}
     gin.clear_config()
+    _MADE.clear()
     try:
         lines = [_binding(override) for override in overrides]
         with gin.unlock_config():
@@ -105,7 +109,9 @@ def load_gin(
             _check_names(lines)
             gin.parse_config(lines)
             _check_required()
-        made = makers[target.__name__]()
+        bound = _bound()
+        made = makers[next((cls.__name__ for cls in targets if cls.__name__ in bound), targets[-1].__name__)]()
+        _check_used({name for name in bound & set(known) if isinstance(known[name], type)})
     except UserError as error:  # gin adds lines about where in its own terms
         raise UserError(f"{shown}: {str(error).splitlines()[0]}") from error
     except _EXPECTED as error:
@@ -116,10 +122,10 @@ def load_gin(
 
 
 def load_gin_with_text(
-    target: type[T],
+    target: type[T] | Sequence[type[T]],
     gin_files: str | Path | Sequence[str | Path],
     overrides: Sequence[str] = (),
-    also: Sequence[type] = (),
+    also: Sequence[Callable[..., Any]] = (),
 ) -> Loaded[T]:
     """`load_gin`, and the text of a gin file that binds the same dataclass completely, defaults included."""
     value = load_gin(target, gin_files, overrides, also)
@@ -170,14 +176,16 @@ def _read_shipped() -> None:
     gin.config.register_file_reader(lambda name: io.StringIO(find_gin_file(name).read_text("utf-8")), lambda name: True)
 
 
-_REGISTERED: dict[type, Any] = {}
+_REGISTERED: dict[Callable[..., Any], Any] = {}
+_MADE: set[str] = set()  # names of what the configuration at hand has used
 
 
-def _configurable(cls: type) -> Any:
+def _configurable(cls: Callable[..., Any]) -> Any:
     """`cls` as a gin configurable; gin refuses to register a name twice, so each class is registered once."""
     if cls not in _REGISTERED:
 
         def make(**values: Any) -> Any:
+            _MADE.add(cls.__name__)
             check_types(cls, values)  # before the class looks at the values itself
             return cls(**values)
 
@@ -218,19 +226,33 @@ def _check_required() -> None:
         raise UserError(f"{', '.join(missing)} must be given; add {mend}")
 
 
+def _bound() -> set[str]:
+    """What the parsed configuration binds a field of."""
+    return set(re.findall(r"(?m)^(?:\w+[./])*?(\w+)\.\w+ = ", _STRING.sub("''", gin.config_str())))
+
+
+def _check_used(bound: set[str]) -> None:
+    """Reports a dataclass that was bound for nothing, such as a model's where that of the weights counts."""
+    if idle := sorted(bound - _MADE):
+        raise UserError(
+            f"{', '.join(idle)} is bound, and nothing uses it here; leave it out, or refer to it (TrainConfig.model ="
+            " @ModelConfig() for a model other than that of the weights to begin with)"
+        )
+
+
 def _macros() -> tuple[set[str], set[str]]:
     """The macros that the parsed configuration defines (`NAME = ...`) and those it uses (`%NAME`)."""
     config = _STRING.sub("''", gin.config_str())  # a path may hold a %20
     return set(re.findall(r"(?m)^(\w+) = ", config)), set(re.findall(r"%(\w+)(?![\w.])", config))
 
 
-def _explain(error: Exception, known: Mapping[str, type]) -> str:
+def _explain(error: Exception, known: Mapping[str, Callable[..., Any]]) -> str:
     """gin's error in one line, with the mend where we know it."""
     message = " ".join(str(error).split())
     if required := re.search(r"__init__\(\) missing \d+ required positional arguments?: (.*?) No values", message):
         return f"{required[1]} must be given; bind it in the file"
     if field := re.search(r"doesn't have a parameter named '(\w+)'", message):
-        names = [f.name for cls in known.values() for f in dataclasses.fields(cls)]
+        names = [name for cls in known.values() for name in inspect.signature(cls).parameters]
         near = difflib.get_close_matches(field[1], names, n=1) or names
         return f"no setting is called {field[1]}; did you mean {', '.join(near)}?"
     if unknown := re.search(r"No configurable matching (?:reference )?'([@\w./()]+)'", message):
@@ -238,7 +260,7 @@ def _explain(error: Exception, known: Mapping[str, type]) -> str:
     return message
 
 
-def check_types(cls: type, values: Mapping[str, Any]) -> None:
+def check_types(cls: Callable[..., Any], values: Mapping[str, Any]) -> None:
     """Compares values with the annotations of the dataclass's fields that they are meant for.
 
     Raises:

@@ -15,6 +15,7 @@ import json
 import math
 import numbers
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -123,6 +124,19 @@ class MetricsWriter:
         self._file = self._events = None
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Keeps tensorboardX from importing PyTorch, which it does for one type check and which takes over a second."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # an import of it raises ImportError
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
 class _Events:
     """One event file of TensorBoard, written at once and in this thread.
 
@@ -131,9 +145,10 @@ class _Events:
 
     def __init__(self, folder: Path, last_step: int) -> None:
         try:
-            from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-            from tensorboardX.proto.summary_pb2 import Summary
+            with _without_torch():
+                from tensorboardX.event_file_writer import EventsWriter
+                from tensorboardX.proto.event_pb2 import Event, SessionLog
+                from tensorboardX.proto.summary_pb2 import Summary
         except ImportError as error:
             raise UserError(
                 f"TensorBoard events need tensorboardX ({error}); `pip install tensorboardX`, or set"

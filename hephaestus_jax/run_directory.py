@@ -7,6 +7,7 @@
     RUN/checkpoints/    see `checkpoints`
     RUN/evaluation/     caches of the user's own evaluation files
     RUN/profile/        traces
+    RUN/huggingface/    where the weights came from a Hugging Face model: its files but the weights, for the way back
     RUN/lock            held by the process that writes here
 
 The identity of a run is what its weights are a function of: model, data, seed, batch, loss, optimizer, schedule. A
@@ -39,6 +40,7 @@ from hephaestus_jax.metrics import MFU_CONVENTION
 
 FORMAT = 1
 RUN, CONFIG, LOCK = "run.json", "config.gin", "lock"
+HUGGINGFACE = "huggingface"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy", "gin-config")
 
 CONVENTIONS = {
@@ -48,6 +50,7 @@ CONVENTIONS = {
     "stall": "share of the time of training that waited for rows",
     "memory_bytes": "of the fullest device of process 0, or of the process where devices keep no account (CPU)",
     "loss": "nats per token, weighted",
+    "goodput": "shares of the wall time of a start; wall_seconds is all of it",
 }
 """What the names in metrics.jsonl mean; written into run.json."""
 
@@ -73,6 +76,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.evaluation = self.path / "evaluation"
         self.profile = self.path / "profile"
+        self.huggingface = self.path / HUGGINGFACE
         self._writes = writes
         self._lock: TextIO | None = None
 

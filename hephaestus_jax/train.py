@@ -4,7 +4,7 @@
       1 devices     mesh, how every array lies on it
       2 rows        the mixture's caches, what the run takes from each task
       3 directory   the run's identity, refused when it changed
-      4 state       resume → start from another run → scratch, in this order
+      4 state       resume → another run's or an imported checkpoint → a Hugging Face model → scratch, in this order
       5 steps       row cursor → batch → step; metrics are fetched one step late, so that devices need not wait
       6 end         the last evaluation and checkpoint
 
@@ -27,20 +27,23 @@ import jax
 
 from hephaestus_jax import distributed, dry_run
 from hephaestus_jax.bad_rows import find_bad_rows, in_words
-from hephaestus_jax.checkpoints import Checkpointer, restore_parts
+from hephaestus_jax.checkpoints import Checkpointer
 from hephaestus_jax.config import PARTS, TrainConfig
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.loader import Loader, host_rows, to_global
 from hephaestus_jax.data.mixture import Mixture, open_mixture
-from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.devices import memory_in_use, peak_flops
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.evals.held_out import HeldOut
 from hephaestus_jax.evals.user_files import open_user_files
-from hephaestus_jax.gin_files import load_gin_with_text, split_overrides
+from hephaestus_jax.gin_files import Loaded, load_gin_with_text, split_overrides
+from hephaestus_jax.hf.origin import keep_origin
 from hephaestus_jax.metrics import MFU_CONVENTION, Goodput, MetricsWriter, Throughput, mfu, progress_line
 from hephaestus_jax.profiling import StepProfiler
+from hephaestus_jax.recipe import Recipe, run_recipe
 from hephaestus_jax.run_directory import RunDirectory, check_identity, identity_digests, identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
+from hephaestus_jax.starting_point import open_starting_point, starting_model
 from hephaestus_jax.train_step import (
     StepMetrics,
     TrainState,
@@ -59,7 +62,7 @@ def main() -> None:
     overrides, rest = split_overrides(sys.argv[1:])
     parser = argparse.ArgumentParser(
         prog="python -m train",
-        description="Trains one run, or resumes it.",
+        description="Trains one run, or resumes it; with a recipe's gin file, a chain of runs from corpus to report.",
         epilog="--gin.NAME=VALUE sets a macro (--gin.TRAIN_STEPS=200) or a field (--gin.MeshConfig.fsdp=4).",
     )
     parser.add_argument("--gin_file", action="append", required=True, help="may be repeated; later files override")
@@ -68,7 +71,14 @@ def main() -> None:
     args = parser.parse_args(rest)
     if args.profile_steps:
         overrides.append(f"LoggingConfig.profile_steps={args.profile_steps!r}")
-    loaded = load_gin_with_text(TrainConfig, args.gin_file, overrides, also=PARTS)
+    loaded: Loaded[Recipe | TrainConfig] = load_gin_with_text(
+        (Recipe, TrainConfig), args.gin_file, overrides, also=(*PARTS, starting_model)
+    )
+    if isinstance(loaded.value, Recipe):
+        if args.dry_run:
+            raise UserError(f"{args.gin_file[0]} is a recipe; --dry_run is for the runs that it consists of")
+        run_recipe(loaded.value, loaded.operative)
+        return
     distributed.initialise()
     if args.dry_run:
         dry_run.describe(loaded.value)
@@ -117,10 +127,12 @@ def train(config: TrainConfig, operative: str = "") -> None:
         checkpoints = stack.enter_context(contextlib.closing(Checkpointer(str(run.checkpoints), config.checkpoints)))
         with goodput.part("restore"):
             facts: dict[str, str | int] = {"seed": config.seed, **identity_digests(identity)}
-            state, next_row = first_state(config, checkpoints, abstract, facts)
+            state, next_row = first_state(config, checkpoints, abstract, facts, mixture.spec.vocabulary)
         if old is not None:
             check_identity(old, identity, next_row)
         first_step = int(state.step)
+        if config.init_from and first_step == 0 and distributed.is_main():
+            keep_origin_of(config.init_from, run)
         run.begin(identity, config, mesh, first_step, operative)
 
         if first_step >= config.train_steps:
@@ -144,13 +156,19 @@ def use_compilation_cache(folder: str) -> None:
 
 
 def first_state(
-    config: TrainConfig, checkpoints: Checkpointer, abstract: TrainState, facts: Mapping[str, str | int]
+    config: TrainConfig,
+    checkpoints: Checkpointer,
+    abstract: TrainState,
+    facts: Mapping[str, str | int],
+    vocabulary: VocabularyIdentity,
 ) -> tuple[TrainState, int]:
     """The state to go on from and its row cursor, by the first of these that applies.
 
     1. The newest whole checkpoint of this run.
-    2. The parameters (and optimizer state, if asked) of another run's newest checkpoint, at step 0.
-    3. Fresh parameters from the seed.
+    2. The parameters (and optimizer state, if asked) of another run's newest checkpoint or of an imported one, at
+       step 0.
+    3. The weights of a Hugging Face model, at step 0.
+    4. Fresh parameters from the seed.
     """
     if (restored := checkpoints.restore(abstract)) is not None:
         for name in ("model", "vocabulary", "seed"):
@@ -163,18 +181,21 @@ def first_state(
         say(f"resumed at step {restored.step:,}, row {next_row:,}, from {checkpoints.directory}")
         return restored.state, next_row
     if config.init_from:
+        start = open_starting_point(config.init_from)
         wanted = {"params": abstract.params, **({"opt_state": abstract.opt_state} if config.init_optimizer else {})}
-        found = restore_parts(Storage(config.init_from).join("checkpoints").url, wanted)
-        if found.facts["vocabulary"] != facts["vocabulary"]:
-            raise UserError(
-                f"the run in {config.init_from} has a vocabulary of digest {found.facts['vocabulary'][:12]}, this"
-                f" mixture one of {str(facts['vocabulary'])[:12]}: its token ids mean something else; build the mixture"
-                " with that run's vocabulary"
-            )
-        say(f"started with {' and '.join(wanted)} of step {found.step:,} of {config.init_from}")
+        start.check_vocabulary(vocabulary)
+        found = start.restore(wanted)
+        of = "the Hugging Face model" if start.kind == "huggingface" else f"step {found.step:,} of"
+        say(f"started with {' and '.join(wanted)} of {of} {config.init_from}")
         return init_state(config, abstract, found.state), 0
     say(f"started from scratch with seed {config.seed}")
     return init_state(config, abstract), 0
+
+
+def keep_origin_of(init_from: str, run: RunDirectory) -> None:
+    """Keeps the files of the Hugging Face model that this line of runs began with, so that it can be exported."""
+    if (origin := open_starting_point(init_from).origin) is not None:
+        keep_origin(origin, run.huggingface)
 
 
 class Sent(NamedTuple):
@@ -352,7 +373,8 @@ class Training:
             self.checkpoints.wait()
         rates = self.throughput.run()
         if step > self.first_step:  # else an earlier process has written that line
-            self.writer.write("run", step, {f"goodput/{name}": share for name, share in self.goodput.share().items()})
+            shares = {f"goodput/{name}": share for name, share in self.goodput.share().items()}
+            self.writer.write("run", step, {**shares, "wall_seconds": self.goodput.seconds()})
         if rates.steps:
             say(f"{rates.tokens_per_second:,.0f} tokens/s over {rates.steps:,} steps, the first one left out")
         say(self.goodput.line())

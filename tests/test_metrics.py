@@ -164,6 +164,15 @@ def test_tensorboard_gets_the_finite_numbers_and_a_resume_hides_what_it_repeats(
     assert events_of(tmp_path)[-1] == (3, "eval/loss/docs", 7)
 
 
+def test_pytorch_is_not_imported_for_event_files(tmp_path):
+    code = (
+        "import sys\nfrom hephaestus_jax.metrics import MetricsWriter\n"
+        "MetricsWriter(sys.argv[1], tensorboard=True, resume_step=0).close()\nprint('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_missing_tensorboard_is_said_before_anything_is_cut(tmp_path, monkeypatch):
     write_steps(tmp_path, 1, 4, resume_step=0)
     for module in ("tensorboardX", "tensorboardX.event_file_writer"):

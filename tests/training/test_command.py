@@ -139,7 +139,7 @@ def test_starting_from_another_run(command: Command, undisturbed: Path, tmp_path
     assert rates == pytest.approx([1e-3 * (0.5 + 0.5 / 3), 1e-3 * (0.5 + 1 / 3)], rel=1e-6)
     assert "resumed at step 2" in command(tmp_path / "run", *files, "TRAIN_STEPS=3").stdout
     missing = command(tmp_path / "other", f"TrainConfig.init_from={tmp_path / 'nothing'}", status=2)
-    assert "no whole checkpoint" in missing.stderr
+    assert "nothing to begin from" in missing.stderr
     command(tmp_path / "moments", *files, "TrainConfig.init_optimizer=True", "TRAIN_STEPS=1")
     assert metrics(tmp_path / "moments")[1]["loss"] == metrics(tmp_path / "run")[1]["loss"]
     assert metrics(tmp_path / "moments")[1]["param_norm"] != metrics(tmp_path / "run")[1]["param_norm"]

@@ -14,6 +14,7 @@ from small_run import ROOT, Command, metrics
 
 from hephaestus_jax.checkpoints import Checkpointer
 from hephaestus_jax.config import CheckpointConfig, GuardConfig
+from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.mixture_spec import load_mixture_spec
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.run_directory import RunDirectory
@@ -85,8 +86,9 @@ def test_a_run_of_another_vocabulary_is_no_beginning(undisturbed: Path, mixture:
     nothing = SimpleNamespace(restore=lambda _: None)
     abstract = SimpleNamespace(params={"final_norm": {"scale": jax.ShapeDtypeStruct((32,), jnp.float32)}})
     digest = load_mixture_spec(mixture).vocabulary.digest
+    other = VocabularyIdentity("other.model", "another", 320)
     with pytest.raises(UserError, match=f"vocabulary of digest {digest[:12]}, this mixture one of another"):
-        first_state(config, nothing, abstract, {"vocabulary": "another"})  # type: ignore[arg-type]
+        first_state(config, nothing, abstract, {}, other)  # type: ignore[arg-type]
 
 
 def test_steps_to_trace_that_will_not_come_are_told(command: Command, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_a_dry_run_stops_where_the_run_would(
 
 def test_a_dry_run_looks_for_the_base(command: Command, tmp_path: Path) -> None:
     missing = command(tmp_path / "run", f"TrainConfig.init_from={tmp_path / 'none'}", "--dry_run", status=2)
-    assert "no whole checkpoint" in missing.stderr
+    assert "nothing to begin from" in missing.stderr
 
 
 def test_warm_up_and_decay_must_fit(command: Command, tmp_path: Path) -> None:
