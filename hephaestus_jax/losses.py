@@ -179,16 +179,24 @@ def _scan_chunks(
     return rows, gradients
 
 
-def _chunk_losses(
-    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, z_loss: float
-) -> tuple[_Rows, jax.Array]:
-    """The sums of each row over a chunk, and the gradient of the objective with respect to its logits."""
+def _logits(
+    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The log-sum-exp and the target's logit [B, L], the logits and where the targets are [B, L, V]."""
     logits_BLV = einsum_float32("bld,dv->blv", hidden_BLD, kernel_DV)
     logits_BLV = sharding.constrain(logits_BLV, ("batch", "length", "vocabulary"))
     log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
     # A comparison, not a look-up: it stays local where the vocabulary is split over devices.
     is_target_BLV = targets_BL[..., None] == jax.lax.broadcasted_iota(jnp.int32, logits_BLV.shape, 2)
     target_logit_BL = jnp.sum(jnp.where(is_target_BLV, logits_BLV, 0.0), axis=-1)
+    return log_z_BL, target_logit_BL, logits_BLV, is_target_BLV
+
+
+def _chunk_losses(
+    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, z_loss: float
+) -> tuple[_Rows, jax.Array]:
+    """The sums of each row over a chunk, and the gradient of the objective with respect to its logits."""
+    log_z_BL, target_logit_BL, logits_BLV, is_target_BLV = _logits(hidden_BLD, kernel_DV, targets_BL)
     rows = _Rows(
         jnp.sum(weights_BL * (log_z_BL - target_logit_BL), axis=1),
         jnp.sum(weights_BL * z_loss * jnp.square(log_z_BL), axis=1),
@@ -232,3 +240,28 @@ def _sums(rows: _Rows, weights_BL: jax.Array, groups_B: jax.Array, num_groups: i
         z_loss=z_loss,
         tokens_G=by_group(tokens_B),
     )
+
+
+def token_losses(hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, chunk: int) -> jax.Array:
+    """Cross-entropy of every position in nats, float32 [B, L]; for evaluation, where a loss belongs to its record.
+
+    Args:
+        hidden_BLD, kernel_DV, targets_BL, chunk: as for `cross_entropy_sums`, and computed in the same dtypes.
+    """
+    length = hidden_BLD.shape[1]
+    num_chunks = -(-length // chunk)
+    size = -(-length // num_chunks)
+    padding = (0, num_chunks * size - length)
+    hidden_BLD = jnp.pad(hidden_BLD, ((0, 0), padding, (0, 0)))
+    targets_BL = jnp.pad(targets_BL, ((0, 0), padding))
+    compute_kernel_DV = sharding.constrain(kernel_DV.astype(hidden_BLD.dtype), ("embed_activation", "vocabulary"))
+
+    def of_chunk(index: jax.Array) -> jax.Array:
+        hidden, targets = (
+            jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1) for x in (hidden_BLD, targets_BL)
+        )
+        log_z_BL, target_logit_BL, _, _ = _logits(hidden, compute_kernel_DV, targets)
+        return log_z_BL - target_logit_BL
+
+    losses_CBL = jax.lax.map(of_chunk, jnp.arange(num_chunks))
+    return jnp.moveaxis(losses_CBL, 0, 1).reshape(len(hidden_BLD), -1)[:, :length]
