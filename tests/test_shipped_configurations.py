@@ -18,6 +18,7 @@ import pytest
 from hephaestus_jax.config import PARTS, ModelConfig, TrainConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.gin_files import load_gin_with_text
+from hephaestus_jax.recipe import Recipe
 from hephaestus_jax.starting_point import starting_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,7 @@ BASE = {
     "tie_word_embeddings": True, "torch_dtype": "bfloat16",
 }  # fmt: skip
 ALSO = (*PARTS, starting_model)
+RECIPES = ("runs/quickstart",)
 MODELS = sorted(f"models/{file.stem}" for file in (ROOT / "gin" / "models").glob("*.gin"))
 
 
@@ -52,7 +54,7 @@ def write_base() -> None:
 
 def operative(name: str) -> str:
     """The operative configuration of a shipped file, with what it requires given."""
-    target = ModelConfig if name.startswith("models/") else TrainConfig
+    target = ModelConfig if name.startswith("models/") else Recipe if name in RECIPES else TrainConfig
     return load_gin_with_text(target, f"gin/{name}.gin", REQUIRED.get(name, ()), also=ALSO).operative
 
 
@@ -60,7 +62,7 @@ def golden(name: str) -> Path:
     return GOLDEN / f"{name.replace('/', '_')}.gin"
 
 
-@pytest.mark.parametrize("name", [*REQUIRED, *MODELS])
+@pytest.mark.parametrize("name", [*REQUIRED, *RECIPES, *MODELS])
 def test_operative_configuration(name: str) -> None:
     assert operative(name) == golden(name).read_text()
 
@@ -68,8 +70,8 @@ def test_operative_configuration(name: str) -> None:
 def test_every_shipped_file_is_looked_at() -> None:
     files = [file for folder in ("runs", "models") for file in (ROOT / "gin" / folder).iterdir()]
     shipped = {f"{file.parent.name}/{file.stem}" for file in files}
-    assert shipped - {"runs/training"} == {*REQUIRED, *MODELS}
-    assert {file.name for file in GOLDEN.iterdir()} == {golden(name).name for name in (*REQUIRED, *MODELS)}
+    assert shipped - {"runs/training"} == {*REQUIRED, *RECIPES, *MODELS}
+    assert {file.name for file in GOLDEN.iterdir()} == {golden(name).name for name in (*REQUIRED, *RECIPES, *MODELS)}
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -130,7 +132,7 @@ def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         write_base()
-        for name in (*REQUIRED, *MODELS):
+        for name in (*REQUIRED, *RECIPES, *MODELS):
             golden(name).write_text(operative(name))
 
 

@@ -27,6 +27,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory, or folder of an evaluated model")
     parser.add_argument("--baseline", metavar="RUN", help="what gains and costs are measured against (default: first)")
+    parser.add_argument(
+        "--reference", metavar="RUN", action="append", default=[], help="one of them that the others began with"
+    )
     parser.add_argument("--corpus", metavar="DIR", help="the corpus that the runs learned from")
     parser.add_argument("--evaluations", metavar="DIR", help="folder that `tools.evaluate --out` wrote, if it was used")
     parser.add_argument("--title", default="", help="heading of the report")
@@ -37,7 +40,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Prints the report, and writes the page if asked to."""
     args = _arguments()
-    report = make_report(args.runs, args.baseline, args.corpus, args.title, args.evaluations)
+    report = make_report(args.runs, args.baseline, args.corpus, args.title, args.evaluations, args.reference)
     print(terminal(report), end="")
     if args.out:
         try:

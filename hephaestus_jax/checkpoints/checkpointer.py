@@ -28,6 +28,7 @@ from hephaestus_jax.config import CheckpointConfig
 from hephaestus_jax.distributed import is_main
 from hephaestus_jax.errors import UserError
 
+_CHUNK_BYTES = 1 << 30  # stored in one piece at most; TensorStore copies pieces above 2 GiB in memory as it writes them
 _SAVE_TIMEOUT_SECONDS = 2 * 60 * 60  # of one save in the background, and of waiting for other processes there
 
 
@@ -129,8 +130,9 @@ class Checkpointer:
         arrays = jax.block_until_ready(storage.named_leaves(state))  # still training, not saving
         facts = json.loads(json.dumps(facts, allow_nan=False))
         with self._blocking():
+            cut = {name: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,)) for name in arrays}
             items = {
-                storage.STATE: ocp.args.PyTreeSave(storage.nested(arrays)),
+                storage.STATE: ocp.args.PyTreeSave(storage.nested(arrays), storage.nested(cut)),
                 storage.FACTS: ocp.args.JsonSave(facts),
                 storage.DIGESTS: ocp.args.JsonSave(storage.Index.of(arrays, facts).to_json()),
             }

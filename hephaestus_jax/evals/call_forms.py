@@ -23,13 +23,6 @@ _LITERALS = (bool, int, float, str)
 Step = ApiAction | CodeAction
 
 
-@dataclass(frozen=True)
-class Literal:
-    """A number, string or truth value among the arguments, however deep."""
-
-    value: Any
-
-
 class Call(Protocol):
     """A call that a step of a trajectory makes."""
 
@@ -41,8 +34,8 @@ class Call(Protocol):
     def function(self) -> str:
         """The name that is called: whole of a tool, the last part of it in code."""
 
-    def literals(self) -> Sequence[Literal]:
-        """Literals among the arguments, in order."""
+    def literals(self) -> Sequence[Any]:
+        """Numbers, strings and truth values among the arguments, however deep, in order."""
 
     def variables(self) -> Sequence[str]:
         """Arguments that are a variable's name."""
@@ -92,9 +85,9 @@ class JsonCall:
     def _places(self) -> list[tuple[Any, ...]]:
         return list(_literal_places(dict(self.step.kwargs)))
 
-    def literals(self) -> Sequence[Literal]:
+    def literals(self) -> Sequence[Any]:
         """See `Call`."""
-        return [Literal(_at(self.step.kwargs, place)) for place in self._places]
+        return [_at(self.step.kwargs, place) for place in self._places]
 
     def variables(self) -> Sequence[str]:
         """None: JSON has none."""
@@ -209,9 +202,9 @@ class CodeCall:
     def _bytes(self) -> bytes:
         return self.step.content.encode()
 
-    def literals(self) -> Sequence[Literal]:
+    def literals(self) -> Sequence[Any]:
         """See `Call`."""
-        return [Literal(node.value) for node in _literal_nodes(self._node)]
+        return [node.value for node in _literal_nodes(self._node)]
 
     def variables(self) -> Sequence[str]:
         """See `Call`."""
@@ -292,7 +285,7 @@ class CodeCall:
         wanted = copy.deepcopy(self._tree)
         meant(self._node_in(wanted))
         found = parsed(content.decode())
-        if content == self._bytes or found is None or ast.dump(found) != ast.dump(wanted):
+        if found is None or ast.dump(found) != ast.dump(wanted) or ast.dump(found) == ast.dump(self._tree):
             return None
         return dataclasses.replace(self.step, content=content.decode())
 

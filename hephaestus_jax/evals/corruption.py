@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hephaestus_jax.evals.call_forms import Call, JsonCall, Literal, Step, parsed
+from hephaestus_jax.evals.call_forms import Call, JsonCall, Step, parsed
 from hephaestus_jax.formats.records import ApiDoc, CodeAction, Trajectory, digest
 
 KINDS = ("wrong_function", "wrong_argument", "missing_argument")
@@ -105,8 +105,8 @@ class Corruptor:
         self._knowledge, self._seed = knowledge, seed
         self._values: dict[type, dict[str, Any]] = {}
         for call in calls:
-            for literal in call.literals():
-                self._values.setdefault(type(literal.value), {})[repr(literal.value)] = literal.value
+            for value in call.literals():
+                self._values.setdefault(type(value), {})[repr(value)] = value
         self._keywords = sorted({name for call in calls for name in call.keywords()})
 
     def corrupt(self, call: Call, api: str, key: str, trajectory: Trajectory, before: int) -> list[Corruption]:
@@ -165,9 +165,8 @@ class Corruptor:
             for value in self._others(literals[index], draw):
                 yield call.with_literal(index, value)
 
-    def _others(self, literal: Literal, draw: _Draw) -> list[Any]:
-        """Values of the literal's type that are not equal to it, nearest in length first."""
-        value = literal.value
+    def _others(self, value: Any, draw: _Draw) -> list[Any]:
+        """Values of the same type that are not equal to it, nearest in length first."""
         if isinstance(value, bool):
             return [not value]
         known = self._values.get(type(value), {})

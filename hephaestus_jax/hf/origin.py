@@ -176,6 +176,8 @@ def _reason_to_leave(path: Path) -> str:
     """Why a file is not kept; empty if it is."""
     if path.name == INDEX:
         return ""
+    if path.name == "evaluation.json":
+        return "figures of these weights, not of those that training makes"
     if path.name.endswith((*_WEIGHTS, ".bin.index.json", ".safetensors.index.json")):
         return "weights of another format, or of another model"
     if not path.is_file():

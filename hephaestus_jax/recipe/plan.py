@@ -48,7 +48,7 @@ def _corpus(recipe: Recipe) -> Step:
         arguments=("-m", "tools.build_corpus", "--config", recipe.corpus_config, "--out", str(out), *settings),
         outputs=(out / "manifest.json",),
         files=_with_includes(recipe.corpus_config),
-        seconds=45,
+        seconds=200,
     )
 
 
@@ -170,7 +170,7 @@ def _evaluation(recipe: Recipe) -> Step:
         arguments=("-m", "tools.evaluate", *map(str, runs), *inputs, *tokens, *given),
         outputs=tuple(run / "evaluation.json" for run in runs),
         needs=(*(run.name for run in runs), mixture),
-        seconds=60,
+        seconds=75,
     )
 
 
@@ -179,10 +179,12 @@ def _report(recipe: Recipe) -> Step:
     runs = [str(work / stage.name) for stage in recipe.chain]
     title = ("--title", recipe.title) if recipe.title else ()
     baseline = ("--baseline", str(work / recipe.baseline), "--corpus", str(work / "corpus"))
+    began = sorted({stage.starts_from for stage in recipe.chain} - {"", recipe.baseline})
+    references = [text for name in began for text in ("--reference", str(work / name))]
     return Step(
         name="report",
         title="report",
-        arguments=("-m", "tools.report", *runs, *baseline, *title, "--out", str(work / "report.html")),
+        arguments=("-m", "tools.report", *runs, *baseline, *references, *title, "--out", str(work / "report.html")),
         outputs=(work / "report.html",),
         needs=("evaluate",),
         seconds=3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,7 @@ class Report:
         corpus: None where none was named.
         tasks: what each run took from its mixture, by run.
         speeds: how fast each run went, by run.
+        references: names of runs that are named as what the others began with, by whatever way.
     """
 
     title: str
@@ -64,6 +66,7 @@ class Report:
     corpus: CorpusFacts | None
     tasks: Mapping[str, tuple[TaskFacts, ...]]
     speeds: Mapping[str, Speed]
+    references: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -86,7 +89,10 @@ class Report:
         found: dict[str, tuple[str, ...]] = {}
         for run in self.runs:
             others = (o for o in self.runs if o.identity.get("init_from") in (str(run.path), str(run.path.resolve())))
-            if names := tuple(other.name for other in others):
+            names = tuple(other.name for other in others)
+            if run.name in self.references and not names:  # the others went on from an export of it, say
+                names = tuple(other.name for other in self.runs if other.name not in self.references)
+            if names:
                 found[run.name] = names
         return found
 
@@ -112,6 +118,7 @@ def make_report(
     corpus: str | None = None,
     title: str = "",
     evaluations: str | None = None,
+    references: Sequence[str] = (),
 ) -> Report:
     """Reads the runs and compares them.
 
@@ -122,6 +129,8 @@ def make_report(
         corpus: folder of the corpus that they learned from.
         title: heading of the report.
         evaluations: folder with NAME.json for models without an evaluation.json of their own.
+        references: folders, of `paths`, that the others began with; one that a run names in its run.json need not be
+            given.
 
     Raises:
         UserError: no run is given, one has nothing to report, or the corpus cannot be read.
@@ -136,6 +145,10 @@ def make_report(
         reference = next(run for run in runs if run.path.resolve() == wanted)
     else:
         reference = runs[0]
+    began = {os.path.realpath(os.path.expanduser(path)) for path in references}
+    named_so = tuple(run.name for run in runs if str(run.path.resolve()) in began)
+    if len(named_so) < len(began) or reference.name in named_so:
+        raise UserError(f"--reference {' '.join(references)}: give runs of the report other than the baseline")
     comparison = compare(runs, reference)
     report = Report(
         title=title,
@@ -145,6 +158,7 @@ def make_report(
         corpus=read_corpus(corpus) if corpus is not None else None,
         tasks={run.name: task_facts(run) for run in runs},
         speeds={run.name: speed_of(run) for run in runs},
+        references=named_so,
     )
     compared = [run.name for run in runs if run is not reference and run.name not in report.begun_from]
     named = f"{', '.join(compared)} against {reference.name}" if compared else ", ".join(run.name for run in runs)

@@ -103,6 +103,18 @@ def test_what_others_began_with_is_told_apart(tmp_path):
     assert [heading for heading, _ in said.groups] == ["Worse than control"]  # and not "Not achieved"
 
 
+def test_what_others_began_with_by_way_of_an_export_is_named(tmp_path):
+    base, control, agent = (
+        write_run(tmp_path / name, evaluated=evaluation({})) for name in ("base", "control", "agent")
+    )
+    report = make_report([base, control, agent], baseline=control, references=[base])
+    assert report.begun_from == {"base": ("control", "agent")}
+    assert report.title == "agent against control"
+    for wrong in (control, str(tmp_path)):
+        with pytest.raises(UserError, match="runs of the report other than the baseline"):
+            make_report([base, control], baseline=control, references=[wrong])
+
+
 @pytest.mark.parametrize("name", ["vocabulary", "corpus", "mixture", "options"])
 def test_other_inputs_are_not_paired(tmp_path, name):
     zero = evaluation({"code": records((0.0,))}, {"wrong_function": [1.0] * 9})
