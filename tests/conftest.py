@@ -6,12 +6,15 @@ The small quickstart is run once, for every test that looks at what it left.
 import os
 
 import pytest
+from compiling import QUICK
 from hypothesis import settings
 from quickstart_run import Quickstart, run_quickstart
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+os.environ.setdefault("XLA_FLAGS", QUICK)  # before JAX compiles anything; see compiling.py
 
 
 @pytest.fixture(scope="session")

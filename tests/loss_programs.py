@@ -17,6 +17,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compiling import FUSED
 
 from hephaestus_jax import losses, sharding
 from hephaestus_jax.config import MeshConfig, ModelConfig
@@ -71,7 +72,7 @@ def compiled(objective: Objective, inputs: tuple[Any, ...], partitioning: Partit
         return jax.value_and_grad(objective, argnums=(0, 1))(*inputs)
 
     if partitioning is None:
-        return jax.jit(program).lower(*inputs).compile()
+        return jax.jit(program).lower(*inputs).compile(FUSED)
 
     def on_mesh(*inputs: jax.Array) -> Any:
         with partitioning:
@@ -79,7 +80,7 @@ def compiled(objective: Objective, inputs: tuple[Any, ...], partitioning: Partit
 
     given = places(partitioning)
     out = (partitioning.sharding(()), given[:2])
-    return jax.jit(on_mesh, in_shardings=given, out_shardings=out).lower(*inputs).compile()
+    return jax.jit(on_mesh, in_shardings=given, out_shardings=out).lower(*inputs).compile(FUSED)
 
 
 def places(partitioning: Partitioning) -> tuple[Any, ...]:

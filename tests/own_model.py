@@ -88,7 +88,7 @@ def write_model(folder: Path) -> None:
         "tokenizer_config.json": json.dumps({**settings, "clean_up_tokenization_spaces": False}),
         "chat_template.jinja": TEMPLATE,
         "special_tokens_map.json": json.dumps(special),
-        "generation_config.json": json.dumps({"bos_token_id": 0, "eos_token_id": [1, 3], "temperature": 0.6}),
+        "generation_config.json": json.dumps({"bos_token_id": 0, "eos_token_id": [1, 3], "do_sample": True}),
         "README.md": "A model card.\n",
         "LICENSE": "Do what you like.\n",
     }

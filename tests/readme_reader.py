@@ -7,6 +7,7 @@ the same command is not done again.
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import re
@@ -16,24 +17,27 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from quickstart_run import COMMAND, Quickstart
+from quickstart_run import SMALLER as QUICKSTART_SMALLER
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
-STEPS = "--gin.TRAIN_STEPS=3 --gin.WARMUP_STEPS=1 --gin.BATCH_SIZE=2 --gin.EvaluationConfig.max_rows=4"
+_QUICKSTART = dict(setting.split("=", 1) for setting in QUICKSTART_SMALLER)
+_CORPUS = " ".join(f"--gin.{shlex.quote(text)}" for text in ast.literal_eval(_QUICKSTART["Recipe.corpus_settings"]))
+_STEPS = "--gin.TRAIN_STEPS=3 --gin.WARMUP_STEPS=1 --gin.BATCH_SIZE=2 --gin.EvaluationConfig.max_rows=4"
 SMALLER = {
-    # as in quickstart_run.py
-    "gin/corpora/installed.gin": "gin/corpora/quickstart.gin --gin.PACKAGES=\"('gin-config','optax','python')\""
-    " --gin.SAMPLE=0.03 --gin.VALIDATION_FRACTION=0.2",
-    "--size 16384": "--size 1500",
-    "--gin.VOCAB_SIZE=16384": "--gin.VOCAB_SIZE=1500",
-    "--seq_length 2048": "--seq_length 128",
+    # as in the small quickstart
+    "gin/corpora/installed.gin": f"gin/corpora/quickstart.gin {_CORPUS}",
+    "--size 16384": f"--size {_QUICKSTART['VOCABULARY_SIZE']}",
+    "--gin.VOCAB_SIZE=16384": f"--gin.VOCAB_SIZE={_QUICKSTART['VOCABULARY_SIZE']}",
+    "--seq_length 2048": f"--seq_length {_QUICKSTART['SEQUENCE_LENGTH']}",
+    # further
     "--seq_length 4096": "--seq_length 512",
-    # runs
-    "--gin_file=gin/runs/pretrain.gin": f"--gin_file=gin/runs/pretrain.gin --gin_file=gin/models/tiny.gin {STEPS}",
-    "--gin_file=gin/runs/continual_pretrain.gin": f"--gin_file=gin/runs/continual_pretrain.gin {STEPS}",
+    "--gin_file=gin/runs/pretrain.gin": f"--gin_file=gin/runs/pretrain.gin --gin_file=gin/models/tiny.gin {_STEPS}",
+    "--gin_file=gin/runs/continual_pretrain.gin": f"--gin_file=gin/runs/continual_pretrain.gin {_STEPS}",
     "python -m tools.evaluate": "python -m tools.evaluate --max_rows 8 --max_calls 4 --sample_tokens 8",
 }
 QUICKSTART_FOLDERS = {
@@ -42,22 +46,34 @@ QUICKSTART_FOLDERS = {
     "work/rows": "work/quickstart/rows_agent",
     "work/rows_base": "work/quickstart/rows_base",
 }
-"""Folder of the README → the quickstart's, which the same command made."""
+"""Folder of the README → the quickstart's, which the same command made: it is copied, and not made twice."""
+
+
+class Elsewhere(NamedTuple):
+    """Where a command is run that the reader does not run: in what way, by which file, and the words there."""
+
+    how: str
+    file: str
+    words: str
+
 
 ELSEWHERE = {
-    "pip install -e .": ("part of the next, with further packages", ".ci/run"),
-    "pip install -e '.[test]'": ("on a bare machine", ".ci/run"),
-    "python -m pytest": ("on a bare machine", ".ci/run"),
-    "pip install -e '.[tpu]'": ("needs the machine it is for; the names of the extras are tested", "setup.py"),
-    "HEPHAESTUS_COORDINATOR=host0:8476 HEPHAESTUS_PROCESSES=2 HEPHAESTUS_PROCESS_ID=0 python -m train ...": (
-        "several processes with these variables, on one machine", "tests/parallel/processes.py",
+    "pip install -e .": Elsewhere("as the next, which brings more", ".ci/run", "pip install --quiet -e '.[test]'"),
+    "pip install -e '.[test]'": Elsewhere("on a bare machine", ".ci/run", "pip install --quiet -e '.[test]'"),
+    "python -m pytest": Elsewhere("on a bare machine", ".ci/run", "python -m pytest"),
+    "pip install -e '.[tpu]'": Elsewhere(
+        "not: it is for another machine; there is such an extra", "setup.py", '"tpu": ['
     ),
-    "python -m tools.prove_checkpoints --out DIR": (
-        "the same with fewer kills", "tests/tools/test_prove_checkpoints.py",
+    "HEPHAESTUS_COORDINATOR=host0:8476 HEPHAESTUS_PROCESSES=2 HEPHAESTUS_PROCESS_ID=0 python -m train ...": Elsewhere(
+        "several such processes on one machine", "tests/parallel/processes.py", "HEPHAESTUS_PROCESS_ID="
     ),
-    "python -m tools.benchmark model": ("the same with a small model", "tests/tools/test_benchmark_model.py"),
-}  # fmt: skip
-"""Command that the reader does not run → why or how, and the file that does."""
+    "python -m tools.prove_checkpoints --out DIR": Elsewhere(
+        "with fewer kills", "tests/tools/test_prove_checkpoints.py", '"tools.prove_checkpoints", "--out"'
+    ),
+    "python -m tools.benchmark model": Elsewhere(
+        "with a small model, in the tests' own process", "tests/tools/test_benchmark_model.py", 'main(["model", '
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ class Reader:
     def __init__(self, folder: Path, quickstart: Quickstart) -> None:
         self.folder, self.quickstart = folder, quickstart
         self._done: dict[str, Done] = {}
+        self._stuck_at = ""
         for snippet in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
             if name := _file_name(snippet):
                 (folder / name).write_text(snippet)
@@ -126,7 +143,10 @@ class Reader:
         """What came of a command, after everything that stands before it."""
         for earlier in commands():
             if earlier not in self._done and earlier not in ELSEWHERE:
+                assert not self._stuck_at, f"not come to; this failed: {self._stuck_at}"
+                self._stuck_at = earlier
                 self._done[earlier] = self._do(earlier)
+                self._stuck_at = ""
             if earlier == command:
                 return self._done[command]
         raise AssertionError(f"not in the README: {command}")
@@ -167,9 +187,9 @@ def _results(words: list[str]) -> list[str]:
 
 
 def _environment(words: list[str]) -> dict[str, str]:
-    """As on the machine the command is for, and so that compiling does not take longer than what is compiled."""
+    """Nothing of ours is set; two devices where the command is for several."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("HEPHAESTUS_")}
-    own |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    own |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     if "--gin.MeshConfig.fsdp=-1" in words:
-        own["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        own["XLA_FLAGS"] = f"{own.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     return own

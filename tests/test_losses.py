@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import loss_programs as programs
 import numpy as np
 import pytest
+from compiling import OPTIMISED, QUICK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,8 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MESHES = ("2,2,2", "1,8,1")  # data, fsdp, tensor
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
-    # Generated machine code is not what is tested, so it is not optimised.
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {QUICK}",
     "PYTHONPATH": str(ROOT),
 }
 
@@ -55,16 +54,15 @@ class Case:
         self.weights = jnp.asarray(rng.choice(weights, (rows, length)), jnp.float32)
         self.groups = jnp.asarray(rng.integers(0, groups, rows), jnp.int32)
 
-    def everything(self, z_loss: float, chunk: int) -> Everything:
+    def everything(self, z_loss: float, chunk: int, optimised: bool = False) -> Everything:
         arrays = (self.hidden, self.kernel, self.targets, self.weights, self.groups)
-        return everything(*arrays, self.num_groups, z_loss, chunk)
+        return (everything_optimised if optimised else everything)(*arrays, self.num_groups, z_loss, chunk)
 
 
 Everything = tuple[LossSums, tuple[jax.Array, jax.Array], LossSums]
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def everything(hidden: jax.Array, kernel: jax.Array, *others: Any) -> Everything:
+def _everything(hidden: jax.Array, kernel: jax.Array, *others: Any) -> Everything:
     """The sums, the gradients of hidden and kernel, and the sums that came with the gradients."""
 
     def objective(hidden: jax.Array, kernel: jax.Array) -> tuple[jax.Array, LossSums]:
@@ -73,6 +71,10 @@ def everything(hidden: jax.Array, kernel: jax.Array, *others: Any) -> Everything
 
     gradients, sums = jax.grad(objective, argnums=(0, 1), has_aux=True)(hidden, kernel)
     return cross_entropy_sums(hidden, kernel, *others), gradients, sums
+
+
+everything = jax.jit(_everything, static_argnums=(5, 6, 7))
+everything_optimised = jax.jit(_everything, static_argnums=(5, 6, 7), compiler_options=OPTIMISED)
 
 
 def in_float64(case: Case, z_loss: float, hidden: Any = None, kernel: Any = None) -> dict[str, np.ndarray]:
@@ -203,7 +205,7 @@ def test_weight_zero_contributes_exactly_nothing(value: float) -> None:
     unused = (case.weights == 0)[..., None]
     case.hidden = jnp.where(unused, value, case.hidden)
     case.targets = jnp.where(unused[..., 0], 0, case.targets)
-    found, expected = case.everything(0.1, 4), plain.everything(0.1, 4)
+    found, expected = (each.everything(0.1, 4, optimised=True) for each in (case, plain))
     assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
 
 
@@ -215,7 +217,7 @@ def test_what_is_not_finite_and_weighs_shows_in_its_own_group(value: float) -> N
     arrays = (case.hidden, case.kernel, case.targets, case.weights, case.groups)
     with jax.disable_jit():  # compilers may take a product with 0 or 1 for a selection
         sums = cross_entropy_sums(*arrays, 2, 0.0, 4)
-    _, gradients, _ = case.everything(0.0, 4)
+    _, gradients, _ = case.everything(0.0, 4, optimised=True)
     assert not np.isfinite(float(sums.objective)) and not np.isfinite(float(sums.loss_G[1]))
     assert np.isfinite(float(sums.loss_G[0])) and np.isfinite(np.asarray(sums.weight_G)).all()
     assert not np.isfinite(np.asarray(gradients[1])).all()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import OPTIMISED
 
 from hephaestus_jax.config import ModelConfig, OptimizerConfig
 from hephaestus_jax.model.decoder import parameter_axes
@@ -81,7 +82,11 @@ def run(config: OptimizerConfig, params: Any, steps: int) -> tuple[Any, Any]:
 def first_direction(config: OptimizerConfig, params: Any, grads: Any) -> Any:
     """The direction of the first step."""
     optimizer = make_optimizer(config)
-    return jax.jit(lambda grads, params: optimizer.update(grads, optimizer.init(params), params)[0])(grads, params)
+
+    def update(grads: Any, params: Any) -> Any:
+        return optimizer.update(grads, optimizer.init(params), params)[0]
+
+    return jax.jit(update, compiler_options=OPTIMISED)(grads, params)
 
 
 def by_path(tree: Any) -> dict[str, np.ndarray]:

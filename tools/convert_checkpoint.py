@@ -100,7 +100,7 @@ def import_model(args: argparse.Namespace) -> None:
         params = import_parameters(args.source, abstract)
         facts = {"imported_from": os.path.abspath(args.source), "dtype": args.dtype}
         with _written(folder / CHECKPOINTS, _bytes_of(abstract)):
-            checkpointer = Checkpointer(folder / CHECKPOINTS, CheckpointConfig())
+            checkpointer = Checkpointer(folder / CHECKPOINTS, CheckpointConfig(), piece_bytes=0)
             try:
                 checkpointer.save(0, {"params": params}, facts, force=True)
             finally:

@@ -19,7 +19,7 @@ from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_s
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import SLICES, Record
 from hephaestus_jax.formats.rendering import RecordRenderer
-from hephaestus_jax.formats.spans import BOS, EOS, Renderer, Rendering
+from hephaestus_jax.formats.spans import BOS, EOS, SEAM, Renderer, Rendering
 from hephaestus_jax.formats.store import Corpus
 from tools._command import run
 
@@ -71,19 +71,29 @@ def interleaved_records(corpus: Corpus) -> Iterator[Record]:
 
 
 def plain_texts(records: Iterable[Record], renderer: Renderer) -> Iterator[str]:
-    """The rendered text of each record without control tokens; records without a form are passed over."""
+    """The texts between control tokens and seams, which no token crosses; records without a form are passed over."""
     names = sorted([*renderer.controls, BOS, EOS], key=len, reverse=True)
     controls = re.compile("|".join(map(re.escape, names)))
     for record in records:
         try:
-            yield _plain_text(renderer.render(record), controls)
+            yield from filter(None, _runs(renderer.render(record), controls))
         except UserError:
             continue  # the cache builder counts these; for a vocabulary they do not matter
 
 
-def _plain_text(rendering: Rendering, controls: re.Pattern[str]) -> str:
-    texts = (controls.sub("", s.text) if s.kind == "template" else s.text for s in rendering.spans)
-    return "".join(texts)
+def _runs(rendering: Rendering, controls: re.Pattern[str]) -> Iterator[str]:
+    run = ""
+    for span in rendering.spans:
+        if span == SEAM:
+            yield run
+            run = ""
+            continue
+        first, *others = controls.split(span.text) if span.kind == "template" else [span.text]
+        run += first
+        for text in others:
+            yield run
+            run = text
+    yield run
 
 
 if __name__ == "__main__":

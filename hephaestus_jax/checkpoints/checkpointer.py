@@ -28,7 +28,6 @@ from hephaestus_jax.config import CheckpointConfig
 from hephaestus_jax.distributed import is_main
 from hephaestus_jax.errors import UserError
 
-_CHUNK_BYTES = 1 << 30  # stored in one piece at most; TensorStore copies pieces above 2 GiB in memory as it writes them
 _SAVE_TIMEOUT_SECONDS = 2 * 60 * 60  # of one save in the background, and of waiting for other processes there
 
 
@@ -58,8 +57,14 @@ class Checkpointer:
         blocked_seconds: time that callers spent in `save`, `wait` and `close`.
     """
 
-    def __init__(self, directory: str | os.PathLike, config: CheckpointConfig) -> None:
+    def __init__(self, directory: str | os.PathLike, config: CheckpointConfig, piece_bytes: int | None = None) -> None:
         """Opens `directory` and removes from it what killed processes left half written.
+
+        Args:
+            directory: a local path or URL.
+            config: when to save, and what to keep.
+            piece_bytes: largest piece that a shard is stored in, 0 for any; by default Orbax's 2 GiB. What is larger is
+                cut, for which it is copied on the host.
 
         Raises:
             UserError: the directory cannot be created or read.
@@ -70,6 +75,7 @@ class Checkpointer:
             raise UserError(f"checkpoint directory {self._path} has {' '.join(special)} in its path; use another one")
         self.directory = str(self._path)
         self.config = config
+        self._piece_bytes = piece_bytes
         self.last_saved: int | None = None
         self.blocked_seconds = 0.0
         self._clock = _Clock(60 * config.every_minutes)
@@ -130,9 +136,10 @@ class Checkpointer:
         arrays = jax.block_until_ready(storage.named_leaves(state))  # still training, not saving
         facts = json.loads(json.dumps(facts, allow_nan=False))
         with self._blocking():
-            cut = {name: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,)) for name in arrays}
             items = {
-                storage.STATE: ocp.args.PyTreeSave(storage.nested(arrays), storage.nested(cut)),
+                storage.STATE: ocp.args.PyTreeSave(
+                    storage.nested(arrays), ocdbt_target_data_file_size=self._piece_bytes
+                ),
                 storage.FACTS: ocp.args.JsonSave(facts),
                 storage.DIGESTS: ocp.args.JsonSave(storage.Index.of(arrays, facts).to_json()),
             }

@@ -7,8 +7,7 @@ import sys
 
 command, directory = sys.argv[1:3]
 devices = {"mesh": 8, "process": 2}.get(command, 1)
-# quick to compile: programs this small run no faster when optimised
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax  # noqa: E402

@@ -16,7 +16,7 @@ GROUP = 20  # batches gathered together: collectives between processes on one ma
 
 def main() -> None:
     url, count, batch_size, host, hosts, port = sys.argv[1], *map(int, sys.argv[2:])
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 // hosts}"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={8 // hosts} {os.environ.get('XLA_FLAGS', '')}"
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
     import jax.numpy as jnp

@@ -22,6 +22,8 @@ from hephaestus_jax.data.vocabularies import load_vocabulary
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import SLICES
 from hephaestus_jax.formats.rendering import RecordRenderer
+from tools import build_cache
+from tools._command import run
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +218,6 @@ def test_the_command_builds_from_the_users_own_directory(tmp_path: Path, vocabul
     assert json.loads((out / "mixture.json").read_text())["tasks"]["user_data"]["rows"] > 10
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -224,17 +225,32 @@ def test_the_command_builds_from_the_users_own_directory(tmp_path: Path, vocabul
         (["--mixture", "base", "--chat", "nobody"], "nobody"),
         (["--mixture", "base", "--corpus", "/nowhere"], "no corpus at /nowhere"),
         (["--mixture", "base", "--import", "no_such_module"], "no_such_module"),
-        ([], "--mixture NAME or --data DIR"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(
-    tmp_path: Path, corpus: Path, vocabulary: Path, arguments: list[str], message: str
+    tmp_path: Path,
+    corpus: Path,
+    vocabulary: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    usual = ["--corpus", corpus] if "--corpus" not in arguments else []
-    result = _build_cache(*arguments, *usual, "--vocabulary", vocabulary, "--seq_length", 64, "--out", tmp_path / "o")
+    usual = ["--corpus", str(corpus)] if "--corpus" not in arguments else []
+    rest = ["--vocabulary", str(vocabulary), "--seq_length", "64", "--out", str(tmp_path / "o")]
+    monkeypatch.setattr(sys, "argv", ["build_cache", *arguments, *usual, *rest])
+    with pytest.raises(SystemExit) as ended:
+        run(build_cache.main)
+    assert ended.value.code == 2
+    errors = capfd.readouterr().err
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("error: ") and message in last and "Traceback" not in errors
+
+
+def test_a_mistake_ends_the_process_too(tmp_path: Path) -> None:
+    result = _build_cache("--seq_length", 64, "--out", tmp_path / "o")
     assert result.returncode == 2
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ") and message in last and "Traceback" not in result.stderr
+    assert result.stderr == "error: give either --mixture NAME or --data DIR\n"
 
 
 def test_documents_need_no_control_tokens_of_a_chat_family_and_trajectories_do(tmp_path: Path) -> None:

@@ -1,11 +1,22 @@
-"""A package for the doctest sandbox to import."""
+"""A package for the doctest sandbox to import; the standard library, looked for once."""
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from hephaestus_jax.forge.installed import distributions
+
+_STANDARD_LIBRARY = functools.cache(distributions.standard_library)
+
+
+@pytest.fixture(autouse=True)
+def quick_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks through the folder of the standard library once, not whenever distributions are looked for."""
+    monkeypatch.setattr(distributions, "standard_library", _STANDARD_LIBRARY)
 
 
 @pytest.fixture(scope="module")

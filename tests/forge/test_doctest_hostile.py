@@ -91,7 +91,7 @@ def hostilities(
         text = docstring.replace("{canary}", str(folder / "canary")).replace("{port}", str(listener.getsockname()[1]))
         jobs.append(make_job(f"wares.{name}", text))
         jobs.append(make_job(f"wares.{name} and then", ">>> price(2)\n4.0"))
-    limits = Limits(cpu_seconds=2, wall_seconds=6, output_bytes=20_000, namespaces=request.param)
+    limits = Limits(cpu_seconds=1, wall_seconds=4, output_bytes=20_000, namespaces=request.param)
     run = run_doctests(jobs, 2, limits, tmp_path_factory.mktemp("scratch"), python_path=[wares])
     if request.param and "network namespace" not in run.isolation:
         pytest.skip("this kernel permits no namespaces")

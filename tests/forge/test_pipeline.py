@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -17,7 +16,6 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge import pipeline, stages
 from hephaestus_jax.forge.config import InstalledCorpusConfig, is_permissive
 from hephaestus_jax.forge.holdout import Api
-from hephaestus_jax.forge.installed import distributions
 from hephaestus_jax.forge.leaks import LeakScanner, held_out_of, scan_corpus
 from hephaestus_jax.forge.ledger import table
 from hephaestus_jax.forge.pipeline import build_installed_corpus, without_duplicates
@@ -25,17 +23,10 @@ from hephaestus_jax.forge.stages import Finished
 from hephaestus_jax.forge.work import WorkFolder
 from hephaestus_jax.formats.records import ApiDoc, Document, Record, Trajectory
 from hephaestus_jax.formats.store import Corpus
+from tools import build_corpus
+from tools._command import run
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def quick_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks through the folder of the standard library once, not for every corpus: none of them uses it."""
-    monkeypatch.setattr(distributions, "standard_library", _STANDARD_LIBRARY)
-
-
-_STANDARD_LIBRARY = functools.cache(distributions.standard_library)
 
 
 @pytest.fixture
@@ -343,10 +334,25 @@ def test_two_builds_of_one_corpus_do_not_mix(site: Path, tmp_path: Path) -> None
         (["--gin.InstalledCorpusConfig.packages=('nowhere',)"], "not installed: nowhere"),
         (["--gin.InstalledCorpusConfig.smaple=0.1"], "did you mean sample?"),
         (["--gin.WROKERS=1"], "did you mean WORKERS?"),
-        (["--gin.WORKERS=many"], "workers is 'many'"),
     ],
 )
-def test_the_command_says_in_one_line_what_is_wrong(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = build("--config", "gin/corpora/installed.gin", "--out", tmp_path / "c", *arguments)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+def test_the_command_says_in_one_line_what_is_wrong(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["build_corpus", "--config", "gin/corpora/installed.gin", "--out", str(tmp_path / "c"), *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        run(build_corpus.main)
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and message in errors and errors.count("\n") == 1, errors
+    assert not (tmp_path / "c.work").exists()
+
+
+def test_a_mistake_ends_the_process_too(tmp_path: Path) -> None:
+    done = build("--config", "gin/corpora/installed.gin", "--out", tmp_path / "c", "--gin.WORKERS=many")
+    assert done.returncode == 2 and "workers is 'many'" in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "c.work").exists()

@@ -165,7 +165,7 @@ def test_malformed_calls_are_named_with_their_place(family, text, words):
     assert 0 <= error.value.position <= len(text)
 
 
-SIZE = 200_000
+SIZE = 100_000
 UNITS = [
     "{", "[", "(", "-", "`", "\n", " ", "\\", '"', "x+", "a.", "f(", "lambda: ", "not ",
     '{"name": ', '{"name": [', '{"name": "', '{"name": {}} ', '{"type": "function", "name": "f", "parameters": {',

@@ -80,7 +80,7 @@ def test_ids_equal_metas_encoder(chat_format, family, environment, code):
     tokenizer = chat_format.tokenizer
     renderer = chat_renderer(family)
     renderings, expected = [], []
-    for script in scripts(200, Taste(code=code), seed=code):
+    for script in scripts(100, Taste(code=code), seed=code):
         renderings.append(renderer.render(script.trajectory()))
         expected.append(official_ids(chat_format, script, environment))
         encode_text = partial(tokenizer.encode, bos=False, eos=False)

@@ -74,7 +74,7 @@ def test_ids_equal_mistrals_encoder(which):
     controls = {name: text_tokenizer.get_special_token(name) for name in renderer.controls}
     assert len(set(controls.values())) == len(controls)
     calls, renderings, expected = 0, [], []
-    for script in scripts(200, TASTES[which], seed=len(which)):
+    for script in scripts(100, TASTES[which], seed=len(which)):
         expected.append(tokenizer.encode_chat_completion(official_request(script, version == "v2")).tokens)
         renderings.append(renderer.render(script.trajectory()))
         encode_text = partial(text_tokenizer.encode, bos=False, eos=False)

@@ -190,7 +190,7 @@ def test_ids_equal_apply_chat_template(tmp_path, which, train_on):
     assert set(ADDED[template]) == set(controls)
     plain = byte_level_tokenizer()
     under_loss = 0
-    for script in scripts(200, taste, seed=7):
+    for script in scripts(100, taste, seed=7):
         messages, tools = openai_messages(script), openai_tools(script)
         expected = tokenizer.apply_chat_template(messages, tools=tools, tokenize=True)["input_ids"]
         rendering = renderer.render(script.trajectory())

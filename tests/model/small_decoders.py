@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compiling import OPTIMISED
 
 from hephaestus_jax.config import ComputeConfig, ModelConfig, RopeScaling
 from hephaestus_jax.model.decoder import abstract_parameters, decode, output_kernel
@@ -80,6 +81,6 @@ def loss(params: dict, config: ModelConfig, compute: ComputeConfig, rows: Rows) 
     return jnp.sum(losses * rows.weights)
 
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiler options: half the compile time, the same function
 jitted_decode = jax.jit(decode, static_argnums=(1, 2))
+optimised_decode = jax.jit(decode, static_argnums=(1, 2), compiler_options=OPTIMISED)
 jitted_loss_and_gradients = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from compiling import QUICK
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-# quick to compile: programs this small run no faster when optimised
-QUICK = "--xla_backend_optimization_level=0"
 
 Finished = tuple[int, str, str]  # exit status, standard output, standard error
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import QUICK, finish, free_port, wait_for_line
+from compiling import QUICK
+from processes import finish, free_port, wait_for_line
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 

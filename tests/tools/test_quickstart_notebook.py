@@ -57,7 +57,7 @@ def test_it_runs(quickstart: Quickstart, tmp_path: Path, monkeypatch: pytest.Mon
     nbclient.NotebookClient(notebook, timeout=600, resources=place).execute()
 
     cells = {cell.id: cell for cell in notebook.cells}
-    assert text(cells["installing"]).startswith("hephaestus_jax is installed already\ndevices: [CpuDevice")
+    assert text(cells["installing"]).startswith("hephaestus_jax is installed already; devices: [CpuDevice")
     output = text(cells["quickstart"])
     assert output.count("· done before, in ") == 11  # the report is always made
     assert "held-out loss per slice" in output and "done: 12 steps in work/quickstart" in output

@@ -65,9 +65,9 @@ def test_slices_are_spread_evenly(corpus: Path) -> None:
 
 def test_control_tokens_are_left_out_of_the_text() -> None:
     turns = Trajectory((TextObservation("a <|eot_id|> b", "user"), MessageAction("c")), HERE)
-    (text,) = train_vocabulary.plain_texts([turns], RecordRenderer(chat="llama3"))
-    assert "a <|eot_id|> b" in text  # the user's own words stay
-    assert text.count("<|") == 1 and "<|begin_of_text|>" not in text
+    texts = list(train_vocabulary.plain_texts([turns], RecordRenderer(chat="llama3")))
+    # No token crosses what the tokenizer is given in two pieces; the user's own words stay.
+    assert texts == ["user", "\n\n", "a <|eot_id|> b", "assistant", "\n\n", "c"]
 
 
 def test_mistakes_are_one_line(tmp_path: Path, corpus: Path) -> None:

@@ -170,7 +170,7 @@ def _import(folder: Path, out: Path) -> dict[str, _Measured]:
         params = import_parameters(folder, abstract)
     keep_origin(folder, out / "huggingface")
     with _Watch(importing.before) as saving:
-        checkpointer = Checkpointer(out / "checkpoints", CheckpointConfig())
+        checkpointer = Checkpointer(out / "checkpoints", CheckpointConfig(), piece_bytes=0)
         checkpointer.save(0, {"params": params}, {}, force=True)
         checkpointer.close()
         _sync(out)
