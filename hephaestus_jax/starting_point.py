@@ -62,7 +62,9 @@ class StartingPoint:
             UserError: there is nothing to restore, it is damaged, or has other arrays than those asked for.
         """
         from hephaestus_jax.checkpoints import Restored, restore_parts
-        from hephaestus_jax.hf.importing import import_parameters
+        from hephaestus_jax.distributed import is_main
+        from hephaestus_jax.hf.checkpoint import open_checkpoint
+        from hephaestus_jax.hf.importing import import_parameters, narrowed
 
         if self.kind != "huggingface":
             return restore_parts(Storage(self.path).join(CHECKPOINTS).url, abstract, step)
@@ -71,6 +73,8 @@ class StartingPoint:
                 f"{self.path} is a Hugging Face model, which has no optimizer state; leave out"
                 " TrainConfig.init_optimizer"
             )
+        if (rounded := narrowed(open_checkpoint(self.path), abstract["params"])) and is_main():
+            print(f"{len(rounded):,} tensors are rounded to the dtype asked for, the first {rounded[0]}", flush=True)
         return Restored(0, {"params": import_parameters(self.path, abstract["params"])}, {})
 
     def check_vocabulary(self, vocabulary: VocabularyIdentity) -> None:

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
@@ -131,7 +132,7 @@ def train(config: TrainConfig, operative: str = "") -> None:
         if old is not None:
             check_identity(old, identity, next_row)
         first_step = int(state.step)
-        if config.init_from and first_step == 0 and distributed.is_main():
+        if first_step == 0 and distributed.is_main():
             keep_origin_of(config.init_from, run)
         run.begin(identity, config, mesh, first_step, operative)
 
@@ -193,9 +194,15 @@ def first_state(
 
 
 def keep_origin_of(init_from: str, run: RunDirectory) -> None:
-    """Keeps the files of the Hugging Face model that this line of runs began with, so that it can be exported."""
-    if (origin := open_starting_point(init_from).origin) is not None:
+    """Keeps the files of the Hugging Face model that this line of runs began with, so that it can be exported.
+
+    What an earlier start left, which saved nothing and may have begun elsewhere, goes.
+    """
+    origin = open_starting_point(init_from).origin if init_from else None
+    if origin is not None:
         keep_origin(origin, run.huggingface)
+    elif run.huggingface.exists():
+        shutil.rmtree(run.huggingface)
 
 
 class Sent(NamedTuple):

@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def import_model(args: argparse.Namespace) -> None:
     """Writes OUT/checkpoints/0 and OUT/huggingface."""
+    import jax
+
     from hephaestus_jax.checkpoints import Checkpointer
     from hephaestus_jax.config import CheckpointConfig
     from hephaestus_jax.hf.checkpoint import open_checkpoint
@@ -105,7 +107,13 @@ def import_model(args: argparse.Namespace) -> None:
                 checkpointer.save(0, {"params": params}, facts, force=True)
             finally:
                 checkpointer.close()
-    _done("imported", checkpoint.weight_bytes, started, f"{args.out}; begin a run with --gin.INIT_FROM={args.out}")
+    dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(abstract)}
+    begin = f"begin a run with --gin.INIT_FROM={args.out}"
+    if len(dtypes) > 1:
+        begin = f"for export and evaluation only, since its dtypes are mixed ({', '.join(sorted(dtypes))})"
+    elif dtypes != {"float32"}:
+        begin += f" --gin.ComputeConfig.param_dtype={dtypes.pop()}"
+    _done("imported", checkpoint.weight_bytes, started, f"{args.out}; {begin}")
 
 
 def _abstract_parameters(checkpoint: Any, dtype: str) -> Any:

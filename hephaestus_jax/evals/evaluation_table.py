@@ -32,7 +32,8 @@ def notes(evaluations: Evaluations) -> str:
     if not ranking:
         return ""
     return (
-        f"calls: {ranking['calls']:,} of {ranking['apis']:,} unseen APIs; a guess gets 50 %; ranked by"
+        f"calls: {ranking['calls']:,} of {ranking['apis']:,} unseen APIs; a guess gets 50 %, untrained"
+        f" models about 60 % on missing arguments; ranked by"
         f" {ranking['normalisation']}"
     )
 

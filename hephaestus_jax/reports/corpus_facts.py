@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.store import Corpus
 from hephaestus_jax.progress import Progress
+
+if TYPE_CHECKING:
+    from hephaestus_jax.formats.store import Corpus
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def read_corpus(directory: str | Path) -> CorpusFacts:
     Raises:
         UserError: there is no corpus, or it is damaged.
     """
+    from hephaestus_jax.formats.store import Corpus  # a report without a corpus needs no Parquet
+
     corpus = Corpus(Path(directory))
     manifest = corpus.manifest
     try:

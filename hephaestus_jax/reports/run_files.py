@@ -220,6 +220,8 @@ def _gaps(run: RunFiles) -> Iterator[str]:
         yield "No process of it ended by itself, so where the wall time went is not known."
     if run.evaluation is None:
         yield f"It has no {EVALUATION} (python -m tools.evaluate), so there are no intervals, rankings or samples."
+    elif type(step := run.evaluation.model.get("step")) is int and metrics.train and step != metrics.last_step:
+        yield f"Its {EVALUATION} is of step {step:,}, and the run is at step {metrics.last_step:,}: evaluate it again."
     if metrics.damaged_lines:
         yield f"{metrics.damaged_lines:,} damaged line(s) of metrics.jsonl were left out."
     if run.train_steps and metrics.train and metrics.last_step < run.train_steps:

@@ -39,7 +39,7 @@ def _size_limits(report: Report) -> Iterator[str]:
     sizes = [run.parameters for run in report.runs if run.parameters]
     if sizes and max(sizes) < SMALL_MODEL:
         yield (
-            f"The largest model here has {max(sizes):,} parameters and saw"
+            f"The largest model here has {max(sizes):,} parameters, and no run here took more than"
             f" {_tokens(max((s.tokens or 0) for s in report.speeds.values()))}. That says little about a model of"
             " 8,000,000,000: gains and costs of a mixture change with size and with what a model knew before."
         )

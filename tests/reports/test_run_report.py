@@ -259,3 +259,14 @@ def test_mistakes_are_one_line(tmp_path):
             make_report(paths)
     with pytest.raises(UserError, match="no corpus at"):
         make_report([run], corpus=str(tmp_path / "empty"))
+
+
+def test_an_evaluation_of_another_step_is_told(tmp_path):
+    value = evaluation({"code": records((0.0,))})
+    fresh, stale = (write_run(tmp_path / name, evaluated=value) for name in ("fresh", "stale"))
+    path = tmp_path / "stale" / "evaluation.json"
+    changed = json.loads(path.read_text())
+    changed["model"]["step"] = 2
+    path.write_text(json.dumps(changed))
+    text = terminal(make_report([fresh, stale]))
+    assert text.count("is of step 2, and the run is at step 4: evaluate it again") == 1

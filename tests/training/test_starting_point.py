@@ -16,7 +16,9 @@ from hephaestus_jax.data.mixture_spec import load_mixture_spec
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.hf.exporting import export_model
 from hephaestus_jax.model.decoder import abstract_parameters, init_parameters
+from hephaestus_jax.run_directory import RunDirectory
 from hephaestus_jax.starting_point import open_starting_point, starting_model
+from hephaestus_jax.train import keep_origin_of
 
 MODEL = ModelConfig(
     "llama", vocab_size=320, embed_dim=32, mlp_dim=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
@@ -132,3 +134,12 @@ def test_a_run_that_has_begun_knows_its_model(begun: Path, tmp_path: Path) -> No
     assert starting_model(str(tmp_path / "gone"), str(begun)) == MODEL
     with pytest.raises(UserError, match="nothing to begin from"):
         starting_model(str(tmp_path / "gone"), str(tmp_path / "new"))
+
+
+def test_an_origin_that_nothing_was_saved_from_goes(llama: Path, tmp_path: Path) -> None:
+    """A start that saved nothing may be followed by one that begins elsewhere: its export must not carry this one."""
+    run = RunDirectory(tmp_path / "run")
+    keep_origin_of(str(llama), run)
+    assert (run.huggingface / "tokenizer.json").exists()
+    keep_origin_of("", run)
+    assert not run.huggingface.exists()
