@@ -48,7 +48,7 @@ def _corpus(recipe: Recipe) -> Step:
         arguments=("-m", "tools.build_corpus", "--config", recipe.corpus_config, "--out", str(out), *settings),
         outputs=(out / "manifest.json",),
         files=_with_includes(recipe.corpus_config),
-        seconds=200,
+        seconds=90,
     )
 
 
