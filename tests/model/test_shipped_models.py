@@ -20,7 +20,7 @@ PUBLISHED = {
     "llama3_1_8b": 8_030_261_248,
     "llama3_1_70b": 70_553_706_496,
 }
-LAPTOP = {"tiny": (0.9e6, 1.3e6), "small": (6e6, 8e6), "medium": (50e6, 60e6)}
+LAPTOP = {"tiny": (0.9e6, 1.3e6), "quickstart": (2.5e6, 3.2e6), "small": (6e6, 8e6), "medium": (50e6, 60e6)}
 
 
 def load(file, *overrides) -> ModelConfig:

@@ -97,7 +97,10 @@ def test_the_verdict_comes_first_and_says_costs_and_limits(tmp_path):
     assert "agent against control: of 3 slices, better on 1 (agent_docs), worse on 1 (code), no difference" in verdict
     for heading in ("Better than control", "Cost: worse than control", "Not achieved: no gain over control shown"):
         assert heading in verdict
-    assert "12,345 parameters and saw 1,024 tokens" in limits and "control seed 3, agent seed 3" in limits
+    assert (
+        "12,345 parameters, and no run here took more than 1,024 tokens" in limits
+        and "control seed 3, agent seed 3" in limits
+    )
     assert "There are 6 intervals here, each of 95 %: if nothing differed at all, about 0.3" in limits
     assert "trained on the same mixture and differ otherwise: schedule.peak" in limits
 
