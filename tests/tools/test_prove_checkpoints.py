@@ -26,8 +26,8 @@ def prove(out, *arguments):
 
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(tmp_path):
-    found = prove(tmp_path, "--kills", "3", "--in_open_save", "1", "--steps", "40")
-    assert found["kills"] >= 3 and found["in_open_save"] >= 1
+    found = prove(tmp_path, "--kills", "2", "--in_open_save", "1", "--steps", "40")
+    assert found["kills"] >= 2 and found["in_open_save"] >= 1
     assert found["resumes"] == found["resumes_naming_their_step"] >= 2
     assert found["losses_compared"] == found["losses_equal"] == 40
     assert found["held_out_losses_compared"] == found["held_out_losses_equal"] == 3

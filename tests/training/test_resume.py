@@ -84,7 +84,7 @@ def test_a_second_run_in_the_same_directory_is_refused(command: Command, tmp_pat
         process.communicate()
 
 
-@pytest.mark.parametrize("change", ["MeshConfig.fsdp=2", "MeshConfig.tensor=2"])
+@pytest.mark.parametrize("change", ["MeshConfig.tensor=2"])  # fsdp: tests/checkpoints/test_processes.py
 def test_resuming_on_another_mesh(command: Command, undisturbed: Path, tmp_path: Path, change: str) -> None:
     command(tmp_path / "run", "TRAIN_STEPS=5")
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
