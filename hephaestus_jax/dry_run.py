@@ -13,13 +13,12 @@ import numpy as np
 from hephaestus_jax.checkpoints import newest_step
 from hephaestus_jax.config import TrainConfig
 from hephaestus_jax.data.mixture import Mixture, open_mixture
-from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.devices import peak_flops
 from hephaestus_jax.metrics import MFU_CONVENTION
 from hephaestus_jax.progress import duration
 from hephaestus_jax.run_directory import RunDirectory, check_identity, identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
-from hephaestus_jax.starting_point import CHECKPOINTS, open_starting_point
+from hephaestus_jax.starting_point import open_starting_point
 from hephaestus_jax.train_step import (
     TrainState,
     abstract_batch,
@@ -73,7 +72,7 @@ def describe(config: TrainConfig) -> None:
         start = open_starting_point(config.init_from)
         start.check_vocabulary(mixture.spec.vocabulary)
         if start.kind != "huggingface":
-            newest_step(Storage(start.path).join(CHECKPOINTS).url)
+            newest_step(start.checkpoints)
     length = mixture.spec.sequence_length
     print(headline(config, mixture, partitioning))
     print("\n".join(["arrays on the mesh", *partitioning.describe()[1:]]))

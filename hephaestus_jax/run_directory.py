@@ -26,21 +26,20 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-from hephaestus_jax import __version__
 from hephaestus_jax.config import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from hephaestus_jax.data.mixture import Mixture
 from hephaestus_jax.data.mixture_spec import check_extension, mixture_spec_from_json
 from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.metrics import MFU_CONVENTION
+from hephaestus_jax.versions import versions_of
 
 FORMAT = 1
 RUN, CONFIG, LOCK = "run.json", "config.gin", "lock"
-HUGGINGFACE = "huggingface"
+CHECKPOINTS, HUGGINGFACE = "checkpoints", "huggingface"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy", "gin-config")
 
 CONVENTIONS = {
@@ -73,7 +72,7 @@ class RunDirectory:
         if "://" in str(path):
             raise UserError(f"run_dir {path} is a URL; give a local folder, or mount the bucket and give its path")
         self.path = Path(path).expanduser().absolute()
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path / CHECKPOINTS
         self.evaluation = self.path / "evaluation"
         self.profile = self.path / "profile"
         self.huggingface = self.path / HUGGINGFACE
@@ -138,7 +137,7 @@ class RunDirectory:
             "identity": identity,
             "digests": identity_digests(identity),
             "config": free_settings(config),
-            "versions": _versions(),
+            "versions": {"commit": _commit(), "python": platform.python_version(), **versions_of(*PACKAGES)},
             "conventions": CONVENTIONS,
             "starts": [*(old["starts"] if old is not None else []), _start(mesh, step)],
         }
@@ -305,16 +304,6 @@ def _start(mesh: Any, step: int) -> dict[str, Json]:
         "processes": jax.process_count(),
         "mesh": {name: int(size) for name, size in mesh.shape.items()},
     }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"hephaestus_jax": __version__, "commit": _commit(), "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def _commit() -> str:

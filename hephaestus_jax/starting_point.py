@@ -21,9 +21,8 @@ from hephaestus_jax.data.storage import MissingKeyError, Storage
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.hf.config_files import read_config
 from hephaestus_jax.hf.vocabulary_check import check_tokenizer_files
-from hephaestus_jax.run_directory import HUGGINGFACE, RUN, RunDirectory
+from hephaestus_jax.run_directory import CHECKPOINTS, HUGGINGFACE, RUN, RunDirectory
 
-CHECKPOINTS = "checkpoints"
 Kind = Literal["run", "imported", "huggingface"]
 
 
@@ -42,6 +41,11 @@ class StartingPoint:
     kind: Kind
     model: ModelConfig
     vocabulary: str | None = None
+
+    @property
+    def checkpoints(self) -> str:
+        """Where its checkpoints lie; a Hugging Face model has none."""
+        return Storage(self.path).join(CHECKPOINTS).url
 
     @property
     def origin(self) -> str | None:
@@ -67,7 +71,7 @@ class StartingPoint:
         from hephaestus_jax.hf.importing import import_parameters, narrowed
 
         if self.kind != "huggingface":
-            return restore_parts(Storage(self.path).join(CHECKPOINTS).url, abstract, step)
+            return restore_parts(self.checkpoints, abstract, step)
         if "opt_state" in abstract:
             raise UserError(
                 f"{self.path} is a Hugging Face model, which has no optimizer state; leave out"

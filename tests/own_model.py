@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import tokenizers
+from parameters import reader
 
 from hephaestus_jax.hf.config_files import model_from_json
 from hephaestus_jax.hf.exporting import export_model
@@ -72,13 +73,11 @@ def write_model(folder: Path) -> None:
     """A model in two weight files, with everything that such folders hold besides."""
     model = model_from_json(CONFIG, "config.json")
     params = init_parameters(model, jax.random.key(5))
+    stored = reader(params)
     noise = np.random.default_rng(0)
 
     def read(path: str, index: int | None) -> np.ndarray:
-        value: Any = params
-        for name in path.split("/"):
-            value = value[name]
-        array = np.asarray(value if index is None else value[index])
+        array = stored(path, index)
         return array * noise.uniform(0.8, 1.2, array.shape).astype(array.dtype)  # norms other than 1
 
     special = dict(zip(("bos_token", "eos_token"), SPECIAL, strict=False))

@@ -27,7 +27,6 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.progress import Progress, duration
 from tools._command import run
 
-CHECKPOINTS = "checkpoints"
 CLOSE = 1e-4  # largest difference of logits, as a share of the largest logit if that is above 1
 
 
@@ -88,7 +87,7 @@ def import_model(args: argparse.Namespace) -> None:
     from hephaestus_jax.hf.folders import new_folder
     from hephaestus_jax.hf.importing import import_parameters, narrowed
     from hephaestus_jax.hf.origin import keep_origin
-    from hephaestus_jax.run_directory import HUGGINGFACE
+    from hephaestus_jax.run_directory import CHECKPOINTS, HUGGINGFACE
 
     started = time.monotonic()
     checkpoint = open_checkpoint(args.source)
@@ -183,7 +182,7 @@ class _Source:
         if start.kind == "huggingface":
             raise UserError(f"{path} is a Hugging Face model already; give a run, or what import made")
         self.model, self.vocabulary = start.model, start.vocabulary
-        self.arrays = open_arrays(Path(start.path) / CHECKPOINTS, step)
+        self.arrays = open_arrays(start.checkpoints, step)
         self.origin = load_origin(start.origin) if start.origin else None
         self.dtype: Any = None if dtype == "as_read" else dtype
         if self.dtype is None and self.origin is None:

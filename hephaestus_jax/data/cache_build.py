@@ -21,13 +21,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import tensorstore as ts
 
-from hephaestus_jax import __version__
 from hephaestus_jax.data.cache import (
     ARRAYS,
     FILES,
@@ -49,6 +47,7 @@ from hephaestus_jax.data.storage import Storage, first_line
 from hephaestus_jax.data.task import TokenSource
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.progress import Progress
+from hephaestus_jax.versions import versions_of
 
 UNIT_RECORDS = 4_096  # enough to fill rows of 2,048 to 98 % at usual lengths, little enough to hold in memory
 SHARD_TOKENS, SHARD_ROWS = 1 << 22, 1 << 12  # at most, per file of a row array; assembling holds one of each array
@@ -127,7 +126,8 @@ def build_cache(
     fingerprint = source.fingerprint()
     final = Path(out) / cache_name(source, sequence_length, fingerprint)
     partial = final.with_name(final.name + ".partial")
-    plan = _Plan(fingerprint, sequence_length, unit_records, source.count(), _versions())
+    versions = versions_of("numpy", "sentencepiece", "tensorstore", "tokenizers")
+    plan = _Plan(fingerprint, sequence_length, unit_records, source.count(), versions)
     if final.exists():
         shutil.rmtree(partial, ignore_errors=True)
         return _reuse(final, plan)
@@ -201,16 +201,6 @@ def _resume_or_discard(partial: Path, plan: _Plan) -> None:
     done = len(list(units.glob("*.json")))
     if done:
         print(f"resuming {partial}: {done:,} of {-(-plan.records // plan.unit_records):,} units done", file=sys.stderr)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"hephaestus_jax": __version__}
-    for package in ("numpy", "sentencepiece", "tensorstore", "tokenizers"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def _assemble(source: TokenSource, plan: _Plan, table: TokenTable, stems: list[Path], target: Path) -> CacheManifest:

@@ -38,7 +38,7 @@ _HTML = re.compile(
     r"|tbody|td|tfoot|th|thead|title|tr|tt|u|ul|var)/?>"
 )
 # Names under which tokenizers are found in a model directory; the first that is there is taken.
-_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model")
+TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model")
 
 # Names of beginning, end and padding: the first is what we call them, the others are found where no file says so.
 WELL_KNOWN = {
@@ -221,12 +221,12 @@ def _find(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"no vocabulary at {path}: name a tokenizer.json, a *.model or a directory that holds one")
-    for name in _FILES:
+    for name in TOKENIZER_FILES:
         if (path / name).is_file():
             return path / name
     models = sorted(path.glob("*.model"))
     if len(models) != 1:
-        found = f"{len(models)} files *.model" if models else f"none of {', '.join(_FILES)}, *.model"
+        found = f"{len(models)} files *.model" if models else f"none of {', '.join(TOKENIZER_FILES)}, *.model"
         raise UserError(f"{path} holds {found}: name the vocabulary file itself")
     return models[0]
 

@@ -24,7 +24,6 @@ from hephaestus_jax.checkpoints.reading import open_arrays
 from hephaestus_jax.config import ComputeConfig, DType, MeshConfig, ModelConfig
 from hephaestus_jax.data.mixture import open_mixture
 from hephaestus_jax.data.mixture_spec import MixtureSpec
-from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.decode.programs import same_program
 from hephaestus_jax.decode.sampling import generate
 from hephaestus_jax.errors import UserError
@@ -35,7 +34,7 @@ from hephaestus_jax.model.decoder import abstract_parameters, parameter_axes
 from hephaestus_jax.progress import Progress
 from hephaestus_jax.run_directory import digest_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
-from hephaestus_jax.starting_point import CHECKPOINTS, StartingPoint
+from hephaestus_jax.starting_point import StartingPoint
 
 if TYPE_CHECKING:
     from hephaestus_jax.data.vocabularies import Vocabulary
@@ -262,7 +261,7 @@ class Evaluator:
         abstract = abstract_parameters(start.model, self.options.compute.dtype)
         dtypes = {}
         if start.kind != "huggingface":  # a checkpoint is restored in the dtype that it was saved in
-            reader = open_arrays(Storage(start.path).join(CHECKPOINTS).url, step)
+            reader = open_arrays(start.checkpoints, step)
             dtypes = {name: reader.dtype(name) for name in reader.names}
 
         def placed(path: Any, array: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -8,21 +8,20 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from hephaestus_jax import __version__
 from hephaestus_jax.checkpoints import storage as checkpoint_storage
 from hephaestus_jax.checkpoints.reading import open_arrays
 from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.progress import Progress
 from hephaestus_jax.run_directory import digest_of
-from hephaestus_jax.starting_point import CHECKPOINTS, StartingPoint
+from hephaestus_jax.starting_point import StartingPoint
+from hephaestus_jax.versions import versions_of
 
 FORMAT = 1
 FILE = "evaluation.json"
@@ -83,7 +82,7 @@ def model_facts(start: StartingPoint) -> dict[str, Json]:
     if start.kind == "huggingface":
         digest = _digest_of_files(Path(start.path))
     else:
-        reader = open_arrays(Storage(start.path).join(CHECKPOINTS).url)
+        reader = open_arrays(start.checkpoints)
         saved = checkpoint_storage.read_index(reader.path).arrays
         digest = digest_of({name: entry.slabs for name, entry in saved.items() if name.startswith("params/")})
         step = reader.step if start.kind == "run" else None
@@ -106,5 +105,5 @@ def _digest_of_files(folder: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Of what the figures were made with."""
-    found = {"hephaestus_jax": __version__, "python": platform.python_version(), "device": jax.devices()[0].device_kind}
-    return found | {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
+    found = versions_of("jax", "jaxlib", "flax", "numpy")
+    return found | {"python": platform.python_version(), "device": jax.devices()[0].device_kind}

@@ -98,8 +98,8 @@ def layout_of(doc: ApiDoc, layouts: tuple[str, ...], draw: int) -> str:
 
 
 def has_python_name(doc: ApiDoc) -> bool:
-    """Whether Python could have this name."""
-    return _PYTHON_NAME.fullmatch(doc.name) is not None
+    """Whether it is a Python callable under a name that Python could have."""
+    return doc.interface == "python" and _PYTHON_NAME.fullmatch(doc.name) is not None
 
 
 def signature_of(doc: ApiDoc) -> str:

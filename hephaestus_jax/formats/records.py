@@ -18,6 +18,9 @@ from hephaestus_jax.errors import UserError
 Json = Any  # a JSON value: None, bool, int, float, str, list, or dict with string keys
 Outcome = Literal["ok", "error", "corrected", "unknown"]
 Author = Literal["user", "agent", "environment"]
+# python: a callable; rest: an HTTP operation; rpc: an operation of a service's SDK; cli: a command; tool: a function of
+# a tool list; module: a unit of automation
+Interface = Literal["python", "rest", "rpc", "cli", "tool", "module"]
 
 SLICES = ("agent_docs", "agent_trajectories", "code", "text")
 SPLITS = ("train", "validation")  # validation holds the APIs (and documents) that training never sees
@@ -37,11 +40,15 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ApiExample:
-    """One use of an API: the call, what came back, and what it was meant to do."""
+    """One use of an API: the call, what came back, and what it was meant to do.
+
+    `arguments` is the same call as the value of each parameter, where the source states it so.
+    """
 
     call: str
     result: str | None = None
     intent: str | None = None
+    arguments: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class ApiDoc:
     under the key "x-python-type".
     """
 
-    name: str  # fully qualified: "numpy.linalg.solve", "GET /v1/pets/{id}"
+    name: str  # fully qualified: "numpy.linalg.solve", "GET /v1/pets/{id}", "aws s3api list-objects"
     provider: str  # "numpy", "github.com"
     description: str
     provenance: Provenance
@@ -69,6 +76,9 @@ class ApiDoc:
     returns: Mapping[str, Json] | None = None
     errors: tuple[ApiError, ...] = ()
     examples: tuple[ApiExample, ...] = ()
+    interface: Interface = "python"
+    function: str = ""  # what a program calls it ("listPets"), where that is not `name`
+    deprecated: bool = False
 
 
 @dataclass(frozen=True)

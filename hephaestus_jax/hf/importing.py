@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hephaestus_jax.checkpoints.processes import together
+from hephaestus_jax.checkpoints.storage import named_leaves
 from hephaestus_jax.distributed import is_main
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.hf import llama
@@ -45,8 +46,7 @@ def import_parameters(directory: str | os.PathLike, abstract_params: Any, progre
         UserError: a file, tensor or the config is not as it must be (see `open_checkpoint`), a tensor holds NaN or
             infinity, or the arrays asked for are not those of this model.
     """
-    wanted, structure = jax.tree_util.tree_flatten_with_path(abstract_params)
-    by_path = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in wanted}
+    by_path = named_leaves(abstract_params)
 
     def read_all() -> dict[str, jax.Array]:
         checkpoint = open_checkpoint(directory)
@@ -57,16 +57,15 @@ def import_parameters(directory: str | os.PathLike, abstract_params: Any, progre
             return {path: _import_array(checkpoint, weights[path], leaf, meter) for path, leaf in by_path.items()}
 
     arrays = together(read_all)
-    return jax.tree_util.tree_unflatten(structure, [arrays[path] for path in by_path])
+    return jax.tree.unflatten(jax.tree.structure(abstract_params), [arrays[path] for path in by_path])
 
 
 def narrowed(checkpoint: Checkpoint, abstract_params: Any) -> list[str]:
     """Tensors whose values would be rounded to fit the dtypes asked for, as in "lm_head.weight: F32 to bfloat16"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(abstract_params)
-    dtypes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.dtype for path, leaf in leaves}
+    wanted = named_leaves(abstract_params)
     found = []
     for name, (weight, _) in llama.tensor_places(checkpoint.model).items():
-        stored, asked = DTYPES[checkpoint.tensors[name].dtype], np.dtype(dtypes[weight.path])
+        stored, asked = DTYPES[checkpoint.tensors[name].dtype], np.dtype(wanted[weight.path].dtype)
         if not holds(asked, stored):
             found.append(f"{name}: {checkpoint.tensors[name].dtype} to {asked.name}")
     return found

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hephaestus_jax.data.identity import VocabularyIdentity
+from hephaestus_jax.data.vocabularies import TOKENIZER_FILES
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import digest
 
-TOKENIZER_FILES = ("tokenizer.json", "tekken.json", "tokenizer.model")
 _CONFIG_FILES = ("config.json", "generation_config.json")
 
 

@@ -10,7 +10,6 @@ versions of the installed packages or of this project do not count: a finished s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.formats.records import digest
 
 SETTINGS = "recipe.gin"
 
@@ -152,9 +152,8 @@ class Accounts:
     def _digest(self, step: Step) -> str:
         """Of all that makes the step's result what it is; where the work folder lies does not."""
         parts = [argument.replace(str(self.work), "WORK") for argument in step.arguments]
-        parts += [hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in step.files]
-        parts += [self._digests[name] for name in step.needs]
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+        parts += [file.read_text("utf-8") for file in step.files]
+        return digest([*parts, *(self._digests[name] for name in step.needs)])
 
     def _read(self, step: Step) -> Account | None:
         path = self._folder / f"{step.name}.json"

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from parameters import reader
 
 from hephaestus_jax.checkpoints import Checkpointer
 from hephaestus_jax.config import CheckpointConfig, ModelConfig
@@ -162,15 +163,8 @@ def write_run(folder: Path, config: ModelConfig, params: Any, digest: str, step:
 
 def write_hugging_face(folder: Path, config: ModelConfig, params: Mapping[str, Any], tokenizer: str) -> str:
     """The same weights as a Hugging Face model with its tokenizer."""
-
-    def read(path: str, index: int | None) -> np.ndarray:
-        array: Any = params
-        for name in path.split("/"):
-            array = array[name]
-        return np.asarray(array if index is None else array[index])
-
     files = {"tokenizer.model": (Path(tokenizer) / "tokenizer.model").read_bytes()}
     known = load_vocabulary(tokenizer)
     ids = TokenIds(known.bos_id, known.eos_id, known.pad_id)
-    export_model(folder, config, read, files=files, ids=ids, progress=False)
+    export_model(folder, config, reader(params), files=files, ids=ids, progress=False)
     return str(folder)

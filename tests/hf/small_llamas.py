@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from parameters import reader
 
 from hephaestus_jax.config import ModelConfig, RopeScaling
 from hephaestus_jax.hf.config_files import read_config
@@ -122,18 +123,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 # ---- through the code under test
-
-
-def reader(params):
-    """Parameters as `export_model` reads them."""
-
-    def read(path, index):
-        array = params
-        for name in path.split("/"):
-            array = array[name]
-        return np.asarray(array) if index is None else np.asarray(array[index])
-
-    return read
 
 
 def import_all(folder, dtype="float32"):

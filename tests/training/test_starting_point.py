@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from parameters import reader
 from small_run import Command, metrics
 
 from hephaestus_jax.config import ModelConfig
@@ -32,14 +33,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory, mixture: str) -> Path:
     folder = tmp_path_factory.mktemp("huggingface") / "llama"
     params = init_parameters(MODEL, jax.random.key(3))
 
-    def read(path: str, index: int | None) -> np.ndarray:
-        value = params
-        for name in path.split("/"):
-            value = value[name]
-        return np.asarray(value if index is None else value[index])
-
     tokenizer = (Path(mixture).parent / "vocabulary/tokenizer.json").read_bytes()
-    export_model(folder, MODEL, read, dtype="bfloat16", files={"tokenizer.json": tokenizer}, progress=False)
+    export_model(folder, MODEL, reader(params), dtype="bfloat16", files={"tokenizer.json": tokenizer}, progress=False)
     return folder
 
 
