@@ -47,8 +47,13 @@ setup(
         "pyarrow>=17",
         "docstring_parser>=0.16",
         "packaging>=24.2",
+        "apache-beam>=2.70",
         "rensa>=0.3",
         "ahocorasick_rs>=1.0",
+        "PyYAML>=6",
+        "jsonschema>=4.18",
+        "py3langid>=0.3",
+        "phonenumbers>=8.13",
     ],
     extras_require={
         "test": [
@@ -64,7 +69,6 @@ setup(
             "llama-models>=0.3",
             "mistral-common>=1.8",
             "tiktoken>=0.9",
-            "jsonschema>=4",
         ],
         "tpu": ["jax[tpu]>=0.10"],
         "gpu": ["jax[cuda13]>=0.10"],

@@ -8,7 +8,8 @@ places to cut; the leak scan (`forge.leaks`) checks again with other means.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,16 @@ from hephaestus_jax.forge.python_source import Unparseable
 from hephaestus_jax.formats.api_layouts import LAYOUTS
 from hephaestus_jax.formats.records import ApiDoc, Document, Json, Provenance, Record, Trajectory, to_json
 
+# what layouts say of their own: headings, types as Python spells them, constraints
+LAYOUT_WORDS = frozenset(
+    """
+    args and any array arrays as at async bool boolean by class constant constraints def default defaults description
+    dict each elif enum error errors example examples exclusive false fields float format in int integer is items
+    json keys least length list literal max maximum min minimum minitems more most multiple name none not null number
+    object of one only optional or other otherwise parameter parameters pattern properties python raises required
+    r result returns schema str string than to true tuple type types union unique values with x above below
+    """.split()  # noqa: SIM905  a list of a hundred words in quotes is not better to read
+)
 _DEPTH = 8  # of nested parameters, more than any renderer shows
 _ROUNDS = 4  # a cut can bring words together that make a new window
 
@@ -31,6 +42,11 @@ class Matcher:
         self._windows = held_out.windows
         # most texts hold none of the pairs that windows begin with in the right place, which is quick to see
         self._beginnings = {tuple(window.split(" ", 2)[:2]) for window in self._windows}
+        self._by_rarest = _by_rarest(self._windows)
+
+    def may_come_about(self, words: Set[str]) -> bool:
+        """Whether some arrangement of these lower-case words holds a window: quick, and never wrongly False."""
+        return any(window <= words for key in self._by_rarest.keys() & words for window in self._by_rarest[key])
 
     def offsets(self, text: str) -> list[int]:
         """Character offsets of the words that show a held-out API, in order."""
@@ -56,6 +72,17 @@ class Matcher:
         beginnings, windows = self._beginnings, self._windows
         starts = [i for i, pair in enumerate(itertools.pairwise(words)) if pair in beginnings]
         return [i for i in starts if " ".join(words[i : i + WINDOW_WORDS]) in windows]
+
+
+def _by_rarest(windows: Iterable[str]) -> dict[str, list[frozenset[str]]]:
+    """The words of each window, found by the one of them that the fewest windows hold."""
+    # numbers (defaults, bounds, versions) stand in a record as numbers, or not at all
+    sets = [frozenset(word for word in window.split(" ") if word.isalpha()) for window in windows]
+    uses = Counter(word for words in sets for word in words)
+    found: dict[str, list[frozenset[str]]] = {}
+    for words in sets:
+        found.setdefault(min(words, key=lambda word: (uses[word], word)), []).append(words)
+    return found
 
 
 @dataclass(frozen=True)
@@ -87,9 +114,13 @@ class Cutter:
 
     def _shows(self, record: Record) -> bool:
         """Whether a held-out API shows in the record, or comes about where a layout puts its parts side by side."""
-        if self.matcher.matches(_all_text(record)):
+        text = _all_text(record)
+        if self.matcher.matches(text):
             return True
         if not isinstance(record, ApiDoc):
+            return False
+        # laying out takes a hundred times as long as looking at the words that a layout has to work with
+        if not self.matcher.may_come_about({word.lower() for word in words_of(text)} | LAYOUT_WORDS):
             return False
         return any(self.matcher.matches(layout(record, _DEPTH)) for layout in LAYOUTS.values())
 

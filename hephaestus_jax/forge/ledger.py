@@ -3,25 +3,72 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
+import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import hephaestus_jax
-from hephaestus_jax.forge.config import InstalledCorpusConfig
-from hephaestus_jax.forge.doctests.results import Counts
+from hephaestus_jax.forge.api_identity import Count, family
+from hephaestus_jax.forge.cleaning import CleanFacts
+from hephaestus_jax.forge.config import ForgeConfig
+from hephaestus_jax.forge.doctests.results import Counts, tally
 from hephaestus_jax.forge.holdout import RULE, HeldOut
-from hephaestus_jax.forge.installed import Distribution
+from hephaestus_jax.forge.infos import Info
 from hephaestus_jax.forge.leaks import HELD_OUT_FILE
-from hephaestus_jax.forge.stages import Finished, Group, Index
+from hephaestus_jax.forge.plan import Plan
+from hephaestus_jax.forge.stages import REPEATED, Finished, Group, ReadFacts
+from hephaestus_jax.forge.units import Found
 from hephaestus_jax.formats.quarantine import Quarantine
+from hephaestus_jax.formats.record_files import StoredRecord
 from hephaestus_jax.formats.records import SLICES, SPLITS, Json, digest
 from hephaestus_jax.formats.store import Corpus
+from hephaestus_jax.versions import versions_of
 
-LIBRARIES = ("rensa", "pyarrow", "docstring_parser")
+LIBRARIES = ("apache-beam", "rensa", "pyarrow", "docstring_parser", "PyYAML", "jsonschema")
 BYTES_PER_TOKEN = 4  # a rule of thumb for English and code
+_UNTOLD = ("workers", "beam_options", "package_folder")  # they change nothing
+
+
+@dataclass
+class Distributions:
+    """What the corpus is made of, counted while it is written."""
+
+    providers: Counter[str] = field(default_factory=Counter)  # of APIs, families of them
+    interfaces: Counter[str] = field(default_factory=Counter)
+    methods: Counter[str] = field(default_factory=Counter)  # of HTTP operations
+    domains: Counter[str] = field(default_factory=Counter)  # the hosts records are from
+    deprecated: Counter[str] = field(default_factory=Counter)  # of APIs, per provider
+    languages: dict[str, Counter[str]] = field(default_factory=dict)  # per slice, as far as it was told
+    licences: dict[str, Counter[str]] = field(default_factory=dict)  # per slice
+    sources: dict[str, Counter[str]] = field(default_factory=dict)  # of each origin, records per slice and split
+
+    def add(self, group: Group, row: StoredRecord) -> None:
+        """Counts a record that is written."""
+        self.licences.setdefault(group[0], Counter())[row.licence] += 1
+        self.sources.setdefault(row.source, Counter())["/".join(group)] += 1
+        self.domains[row.host.partition("/")[0] or "unknown"] += 1
+        if group[0] == "agent_docs":
+            doc = json.loads(row.record)
+            self.providers[family(doc["provider"])] += 1
+            self.interfaces[doc["interface"]] += 1
+            self.deprecated[family(doc["provider"])] += doc["deprecated"]
+            method, _, rest = doc["name"].partition(" ")
+            if doc["interface"] == "rest" and rest:
+                self.methods[method] += 1
+
+    def to_json(self) -> dict[str, Json]:
+        """For the manifest, the most frequent first."""
+        plain = {
+            name: _ordered(getattr(self, name))
+            for name in ("providers", "interfaces", "methods", "domains", "deprecated")
+        }
+        per_slice = {name: getattr(self, name) for name in ("languages", "licences")}
+        return plain | {
+            name: {slice_name: _ordered(counter) for slice_name, counter in sorted(counters.items())}
+            for name, counters in per_slice.items()
+        }
 
 
 @dataclass
@@ -35,39 +82,47 @@ class Ledger:
     records: Counter[Group] = field(default_factory=Counter)
     bytes: Counter[Group] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
-    sources: dict[str, dict[str, Json]] = field(default_factory=dict)
     quarantine: Quarantine = field(default_factory=Quarantine)
     doctests: dict[str, Counts] = field(default_factory=dict)
+    composed: Counter[str] = field(default_factory=Counter)
+    clean: CleanFacts = field(default_factory=CleanFacts)
+    distributions: Distributions = field(default_factory=Distributions)
 
-    def add_read(self, index: Index) -> None:
-        """Counts what was read of one distribution."""
-        self.read.update(document.slice for document in index.documents)
-        self.read["agent_docs"] += len(index.apis)
-        self.read.update(index.left_out)
-        self.dropped.update({(name, "not in the sample"): count for name, count in index.left_out.items()})
-        self.skipped.update(index.skipped)
-        self.quarantine.merge(index.quarantine)
+    def add_read(self, facts: ReadFacts) -> None:
+        """Counts what was read of one unit."""
+        self.read.update(facts.read)
+        self.dropped.update(facts.dropped)
+        self.dropped.update({(name, "not in the sample"): count for name, count in facts.left_out.items()})
+        self.skipped.update(facts.skipped)
+        self.quarantine.merge(facts.quarantine)
 
-    def add_doctests(self, name: str, counts: Counts) -> None:
+    def add_clean(self, facts: CleanFacts) -> None:
+        """Counts what cleaning left out."""
+        self.dropped.update(facts.dropped)
+        self.clean.merge(facts)
+
+    def add_doctests(self, name: str, outcomes: Sequence[Any]) -> None:
         """Counts the executed docstrings of one distribution."""
-        self.doctests[name] = counts
-        self.read["agent_trajectories"] += counts.docstrings
+        self.doctests[name] = tally(outcomes).get(name, Counts())
 
-    def add_finished(self, distribution: Distribution, made: Finished, kept: Mapping[Group, Sequence[int]]) -> None:
-        """Counts what became of one distribution's records; `kept` are the numbers of those that are no duplicates."""
+    def add_finished(self, made: Finished, kept: Mapping[Group, Sequence[int]]) -> None:
+        """Counts what became of one part's records; `kept` are the numbers of those that are no duplicates."""
+        self.read.update(made.made)
         self.dropped.update(made.dropped)
+        self.add_clean(made.clean)
         self.cut.update(made.cut)
         self.cut_bytes.update(made.cut_bytes)
-        written: dict[str, Json] = {}
+        self.composed.update(made.kinds)
         for group, numbers in kept.items():
             sizes = made.summaries.get(group, ())
-            self.dropped[group[0], "says the same as another record"] += len(sizes) - len(numbers)
+            self.dropped[group[0], REPEATED] += len(sizes) - len(numbers)
             self.records[group] += len(numbers)
             self.bytes[group] += sum(sizes[number][1] for number in numbers)
-            if numbers:
-                written["/".join(group)] = len(numbers)
-        about = {"version": distribution.version, "licence": distribution.licence, "host": distribution.host}
-        self.sources[distribution.name] = {**about, "records": written}
+
+    def add_languages(self, infos: Iterable[Info]) -> None:
+        """Counts the languages of what goes on."""
+        for info in infos:
+            self.distributions.languages.setdefault(info.slice, Counter())[info.language or "unknown"] += 1
 
     def check(self) -> None:
         """Every record that was read was written or dropped for a stated reason.
@@ -81,18 +136,14 @@ class Ledger:
             if self.read[name] != dropped + written:
                 raise RuntimeError(f"{name}: {self.read[name]} records read, {dropped} dropped, {written} written")
 
-    def about(self, config: InstalledCorpusConfig, held_out: HeldOut, refused: Mapping[str, str]) -> dict[str, Json]:
+    def about(self, config: ForgeConfig, held_out: HeldOut, found: Found, plan: Plan) -> dict[str, Json]:
         """What the manifest tells beside the shards. The number of workers is left out: it changes nothing."""
-        configuration = {key: value for key, value in dataclasses.asdict(config).items() if key != "workers"}
         families = held_out.families
+        written = self.distributions.sources
         return {
-            "kind": "installed packages",
-            "configuration": configuration,
-            "versions": {
-                "hephaestus_jax": hephaestus_jax.__version__,
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in LIBRARIES},
-            },
+            "kind": "forge",
+            "configuration": {k: v for k, v in dataclasses.asdict(config).items() if k not in _UNTOLD},
+            "versions": {"python": platform.python_version(), **versions_of("hephaestus_jax", *LIBRARIES)},
             "held_out": {
                 "file": HELD_OUT_FILE,
                 "rule": RULE,
@@ -103,11 +154,20 @@ class Ledger:
                 "validation_keeps": "validation records are whole: nothing is cut from them",
             },
             "accounts": {name: self._account(name) for name in SLICES},
-            "sources": self.sources,
-            "refused_licences": dict(refused),
+            "sources": {
+                name: {**dataclasses.asdict(facts), "records": dict(sorted(written.get(name, {}).items()))}
+                for name, facts in sorted(found.facts.items())
+            },
+            "unavailable_sources": found.unavailable,
+            "refused_licences": found.refused,
             "skipped_files": dict(sorted(self.skipped.items())),
             "quarantine": self.quarantine.to_json(),
             "doctests": {name: _plain(counts) for name, counts in self.doctests.items()},
+            "composed": _ordered(self.composed),
+            "scrubbed": _ordered(self.clean.scrubbed),
+            "contaminated": self.clean.contaminated_json(),
+            "apis": [_count(item) for item in plan.counts],
+            "distributions": self.distributions.to_json(),
         }
 
     def _account(self, name: str) -> dict[str, Json]:
@@ -121,31 +181,24 @@ class Ledger:
         }
 
 
+def _ordered(counter: Mapping[str, int]) -> dict[str, int]:
+    return {key: n for key, n in sorted(counter.items(), key=lambda item: (-item[1], item[0])) if n}
+
+
+def _count(item: Count) -> dict[str, Json]:
+    return {
+        "licence_policy": item.policy,
+        "with_python_callables": item.with_python,
+        "described_records": item.records,
+        "distinct_identities": item.identities,
+        "distinct": {f"J >= {similar}": number for similar, number in item.distinct.items()},
+    }
+
+
 def _plain(counts: Counts) -> dict[str, Json]:
     """Counts as JSON; `dataclasses.asdict` would turn a Counter inside out."""
     values = {field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)}
     return {k: dict(sorted(v.items())) if isinstance(v, Counter) else v for k, v in values.items()}
-
-
-def ledger_of(
-    distributions: Iterable[Distribution],
-    indexes: Iterable[Index],
-    doctests: Mapping[str, Counts],
-    finished: Mapping[str, Finished],
-    kept: Mapping[tuple[str, Group], Sequence[int]],
-) -> Ledger:
-    """The accounts of a whole build, checked."""
-    ledger = Ledger()
-    for index in indexes:
-        ledger.add_read(index)
-    for name, counts in doctests.items():
-        ledger.add_doctests(name, counts)
-    for distribution in distributions:
-        name = distribution.name
-        own = {group: numbers for (source, group), numbers in kept.items() if source == name}
-        ledger.add_finished(distribution, finished[name], own)
-    ledger.check()
-    return ledger
 
 
 def table(corpus: Corpus) -> str:
@@ -160,3 +213,16 @@ def table(corpus: Corpus) -> str:
                 line += f"{account['cut']['records']:>8,}{sum(account['dropped'].values()):>9,}"
             lines.append(line)
     return "\n".join([*lines, f"* text bytes / {BYTES_PER_TOKEN}"])
+
+
+def api_table(corpus: Corpus) -> str:
+    """How many APIs there are, per licence policy, with and without Python callables."""
+    counts = corpus.manifest["apis"]
+    similar = list(counts[0]["distinct"]) if counts else []
+    head = "".join(f"{name:>12}" for name in similar)
+    lines = [f"{'distinct described APIs':<34}{'records':>10}{'identities':>12}{head}"]
+    for item in counts:
+        told = f"{item['licence_policy']}, {'with' if item['with_python_callables'] else 'without'} Python callables"
+        numbers = "".join(f"{item['distinct'][name]:>12,}" for name in similar)
+        lines.append(f"{told:<34}{item['described_records']:>10,}{item['distinct_identities']:>12,}{numbers}")
+    return "\n".join(lines)

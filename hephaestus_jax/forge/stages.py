@@ -1,65 +1,86 @@
-"""The steps of a corpus build that look at one distribution at a time, and can run in any process."""
+"""The steps of a corpus build that look at one unit at a time, and can run in any process.
+
+read    what a unit holds, as records
+clean   the records without secrets; those that are left out are counted
+finish  every record on its side, training without what is held out
+compose trajectories of the documented example calls
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from hephaestus_jax.forge import dedup
-from hephaestus_jax.forge.config import InstalledCorpusConfig
-from hephaestus_jax.forge.cutting import Cutter, Dropped, strings_in
+from hephaestus_jax.forge.cleaning import Cleaner, CleanFacts
+from hephaestus_jax.forge.compose import ComposeConfig, compose
+from hephaestus_jax.forge.config import ForgeConfig
+from hephaestus_jax.forge.cutting import Cutter, Dropped
 from hephaestus_jax.forge.doctests.extract import DoctestJob
 from hephaestus_jax.forge.doctests.results import Failure, Outcome
 from hephaestus_jax.forge.doctests.trajectories import to_trajectory, tool_from
-from hephaestus_jax.forge.holdout import Api, Census, HeldOut
+from hephaestus_jax.forge.holdout import Api, Census, HeldOut, windows_of
+from hephaestus_jax.forge.hygiene.language import language_of
+from hephaestus_jax.forge.infos import Info, content_digest, info_of, main_text, service_of, text_bytes
 from hephaestus_jax.forge.installed import Distribution, FoundApi, ReadOptions, read_distribution
+from hephaestus_jax.forge.sources import SOURCES
+from hephaestus_jax.forge.units import Unit
 from hephaestus_jax.formats.quarantine import Quarantine
-from hephaestus_jax.formats.records import ApiDoc, Document, Json, Record, Tool, Trajectory, digest, slice_of, to_json
+from hephaestus_jax.formats.record_files import StoredRecord, stored
+from hephaestus_jax.formats.records import ApiDoc, Document, Json, Record, Tool, Trajectory, identify, slice_of
 
 Group = tuple[str, str]  # slice, split
-
-
-@dataclass(frozen=True)
-class DocumentInfo:
-    """What the plan needs to know of a document: where it is from, its exact digest, its signature [P] uint32."""
-
-    slice: str
-    path: str
-    digest: str
-    signature_P: np.ndarray = field(repr=False)
+REPEATED = "says the same as another record"
 
 
 @dataclass
 class Contents:
-    """What was read of one distribution."""
+    """What was read of one unit: APIs and documents of a Python distribution, or the records of files."""
 
-    apis: list[FoundApi]
-    documents: list[Document]
+    apis: list[FoundApi] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+    def all(self) -> list[Record]:
+        """Every record, in the order that their numbers go by."""
+        return [*(api.record for api in self.apis), *self.documents, *self.records]
 
 
 @dataclass
-class Index:
-    """What the plan needs to know of one distribution; entry i of `apis` and `documents` is entry i of `Contents`.
+class ReadFacts:
+    """What reading a unit found: records per slice, what it says about names, what was set aside or left out.
 
     `left_out` counts what sampling left out, per slice.
     """
 
-    apis: list[Api]
-    documents: list[DocumentInfo]
-    census: Census
-    quarantine: Quarantine
-    skipped: Counter[str]
-    left_out: Counter[str]
+    read: Counter[str] = field(default_factory=Counter)
+    census: Census = field(default_factory=Census)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    skipped: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (slice, reason)
+
+    def count_repeats(self, records: Sequence[Record], rows: Sequence[StoredRecord]) -> None:
+        """Counts the records that are missing from their own rows, because they repeat another."""
+        missing = Counter(map(slice_of, records)) - Counter(slice_of(row.parsed()) for row in rows)
+        self.dropped.update({(name, REPEATED): count for name, count in missing.items()})
+
+
+@dataclass
+class CleanIndex:
+    """What the plan needs to know of a unit after cleaning; entry i of `infos` is of record i of its contents."""
+
+    infos: list[Info]
+    apis: list[Api]  # of a Python distribution; entry i is of record i
+    facts: CleanFacts
 
 
 @dataclass(frozen=True)
 class Share:
-    """One distribution's part of the plan.
+    """One unit's part of the plan.
 
-    `dropped` gives the reason for the documents (by number) that do not go on, `validation` the numbers of those that
+    `dropped` gives the reason for the records (by number) that do not go on, `validation` the numbers of those that
     go to validation, and `reserved` the files whose code is validation: training gets nothing from them.
     """
 
@@ -74,9 +95,9 @@ class Share:
 
 @dataclass
 class Finished:
-    """The records of one distribution, per slice and split, and what became of those that are in none of them.
+    """The records of one unit, per slice and split, and what became of those that are in none of them.
 
-    `summaries` gives of each record the digest of what it says and the bytes of its texts.
+    `summaries` gives of each record, in id order, the digest of what it says and the bytes of its texts.
     """
 
     records: dict[Group, list[Record]] = field(default_factory=dict)
@@ -84,14 +105,51 @@ class Finished:
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (slice, reason)
     cut: Counter[str] = field(default_factory=Counter)  # records that lost something, per slice
     cut_bytes: Counter[str] = field(default_factory=Counter)  # of text, that those records lost
+    made: Counter[str] = field(default_factory=Counter)  # records that no file holds: they were made here, per slice
+    kinds: Counter[str] = field(default_factory=Counter)  # of composed trajectories
+    clean: CleanFacts = field(default_factory=CleanFacts)  # of what was made here
 
     def add(self, record: Record, split: str) -> None:
         """Puts a record into its slice."""
         self.records.setdefault((slice_of(record), split), []).append(record)
 
+    def merge(self, other: Finished) -> None:
+        """Adds what was made of other records."""
+        for group, records in other.records.items():
+            self.records.setdefault(group, []).extend(records)
+        for name in ("dropped", "cut", "cut_bytes", "made", "kinds"):
+            getattr(self, name).update(getattr(other, name))
+        self.clean.merge(other.clean)
 
-def read(distribution: Distribution, config: InstalledCorpusConfig) -> tuple[Index, Contents]:
-    """Reads a distribution: its records, and the index by which the whole corpus is planned."""
+    def rows(self) -> dict[Group, list[StoredRecord]]:
+        """Every group as rows in id order, each record once; `summaries` are then those of the rows."""
+        rows: dict[Group, list[StoredRecord]] = {}
+        for group, records in self.records.items():
+            found = {row.id: (row, record) for row, record in ((stored(record), record) for record in records)}
+            self.dropped[group[0], REPEATED] += len(records) - len(found)
+            ordered = [found[identifier] for identifier in sorted(found)]
+            rows[group] = [row for row, _ in ordered]
+            self.summaries[group] = [(content_digest(record), text_bytes(record)) for _, record in ordered]
+        return rows
+
+
+def read(unit: Unit, config: ForgeConfig) -> tuple[ReadFacts, Contents]:
+    """Reads a unit."""
+    if unit.distribution is not None:
+        return _read_distribution(unit.distribution, config)
+    facts, records = ReadFacts(), list[Record]()
+    reader = SOURCES[unit.source].read
+    for file in unit.files:
+        try:
+            records += reader(file, facts.quarantine)
+        except (RecursionError, MemoryError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            # a reader that does not expect what a file holds must not end a build of hours
+            facts.quarantine.add("the reader failed", file.place(), f"{type(error).__name__}: {error}")
+    facts.read.update(slice_of(record) for record in records)
+    return facts, Contents(records=records)
+
+
+def _read_distribution(distribution: Distribution, config: ForgeConfig) -> tuple[ReadFacts, Contents]:
     quarantine = Quarantine()
     reading = read_distribution(distribution, ReadOptions(tests=config.include_tests), quarantine)
     apis, documents = reading.apis, [*reading.code, *reading.text]
@@ -104,15 +162,9 @@ def read(distribution: Distribution, config: InstalledCorpusConfig) -> tuple[Ind
     kept = [document for document in documents if _sampled(distribution, file_of(document.provenance.path), config)]
     left_out = Counter(document.slice for document in documents) - Counter(document.slice for document in kept)
     left_out["agent_docs"] = len(apis) - len(kept_apis)
-    index = Index(
-        apis=[_api(distribution, api) for api in kept_apis],
-        documents=[_info(document) for document in kept],
-        census=census,
-        quarantine=quarantine,
-        skipped=reading.skipped,
-        left_out=+left_out,
-    )
-    return index, Contents(kept_apis, kept)
+    counts = Counter(document.slice for document in documents)
+    counts["agent_docs"] = len(apis)
+    return ReadFacts(counts, census, quarantine, reading.skipped, +left_out), Contents(kept_apis, kept)
 
 
 def module_parts(path: str) -> list[str]:
@@ -126,26 +178,74 @@ def file_of(path: str) -> str:
     return file if line.isdigit() else path
 
 
-def _sampled(distribution: Distribution, file: str, config: InstalledCorpusConfig) -> bool:
+def _sampled(distribution: Distribution, file: str, config: ForgeConfig) -> bool:
     if config.sample == 1:
         return True
     return dedup.keyed_fraction(config.seed, "sample", distribution.name, file) < config.sample
 
 
-def _api(distribution: Distribution, found: FoundApi) -> Api:
+def clean(contents: Contents, cleaner: Cleaner, source: str) -> tuple[CleanIndex, Contents]:
+    """Cleans what was read; its records keep their order, those that are left out are gone.
+
+    Args:
+        contents: from `read`.
+        cleaner: of the build.
+        source: the distribution's name, for the names of files.
+    """
+    facts = CleanFacts()
+    apis = [
+        replace(api, record=record)
+        for api in contents.apis
+        if isinstance(record := cleaner.clean(api.record, facts), ApiDoc)
+    ]
+    documents = [made for doc in contents.documents if isinstance(made := cleaner.clean(doc, facts), Document)]
+    records = [made for record in contents.records if (made := cleaner.clean(record, facts)) is not None]
+    kept = Contents(apis, documents, records)
+    infos = [info_of(record, identify(record).id, _language(record)) for record in kept.all()]
+    return CleanIndex(infos, [_api(source, api) for api in apis], facts), kept
+
+
+def in_id_order(index: CleanIndex, contents: Contents) -> tuple[CleanIndex, list[StoredRecord]]:
+    """The records of files as rows in id order, each once, with their infos in the same order."""
+    found: dict[str, tuple[StoredRecord, Info]] = {}
+    for record, info in zip(contents.records, index.infos, strict=True):
+        if info.id in found:
+            index.facts.dropped[info.slice, REPEATED] += 1
+        else:
+            found[info.id] = stored(record), info
+    ordered = [found[identifier] for identifier in sorted(found)]
+    return replace(index, infos=[info for _, info in ordered]), [row for row, _ in ordered]
+
+
+def holders(contents: Contents, wanted: Set[str]) -> dict[str, Counter[str]]:
+    """How many of the unit's descriptions hold each of the `wanted` windows of words, per service."""
+    found: dict[str, Counter[str]] = {}
+    for record in contents.all():
+        if isinstance(record, ApiDoc):
+            for window in set(windows_of(record.description)) & wanted:
+                found.setdefault(window, Counter())[service_of(record)] += 1
+    return found
+
+
+def _language(record: Record) -> str:
+    if isinstance(record, Document) and record.language:
+        return record.language
+    return language_of(main_text(record) if isinstance(record, Document) else _told(record))
+
+
+def _told(record: Record) -> str:
+    return record.description if isinstance(record, ApiDoc) else main_text(record)[:2_000]
+
+
+def _api(source: str, found: FoundApi) -> Api:
     return Api(
         name=found.record.name,
         qualname=found.qualname,
         aliases=found.aliases,
-        file=f"{distribution.name}:{found.file}",
+        file=f"{source}:{found.file}",
         docstring=found.docstring,
         parameters=tuple(found.record.parameters.get("properties", {})),
     )
-
-
-def _info(document: Document) -> DocumentInfo:
-    text = document.text
-    return DocumentInfo(document.slice, document.provenance.path, dedup.text_digest(text), dedup.signature(text))
 
 
 def jobs_of(contents: Contents) -> list[DoctestJob]:
@@ -158,46 +258,67 @@ def jobs_of(contents: Contents) -> list[DoctestJob]:
 
 
 def finish(
-    contents: Contents, outcomes: Sequence[tuple[DoctestJob, Outcome]], share: Share, held_out: HeldOut, cutter: Cutter
+    contents: Contents,
+    outcomes: Sequence[tuple[DoctestJob, Outcome]],
+    share: Share,
+    held_out: HeldOut,
+    cutter: Cutter,
+    cleaner: Cleaner,
 ) -> Finished:
-    """Puts every record of a distribution on its side, and cuts what is held out from the training side.
+    """Puts every record of a unit on its side, and cuts what is held out from the training side.
 
     Args:
-        contents: what was read.
-        outcomes: of the jobs of `contents`.
-        share: this distribution's part of the plan.
+        contents: what is left after cleaning.
+        outcomes: of the examples in its docstrings.
+        share: this unit's part of the plan.
         held_out: what training must not see.
         cutter: for the same `held_out`.
+        cleaner: for what is made here.
     """
     made = Finished()
-    for number, document in enumerate(contents.documents):
-        if number in share.dropped:
-            made.dropped[document.slice, share.dropped[number]] += 1
-        elif number in share.validation:
-            made.add(document, "validation")
-        else:
-            _add_cut(made, document, cutter)
     side = _Sides(held_out.names, share.reserved, cutter)
-    docs = [api.record for api in contents.apis]
-    for doc in docs:
-        side.add(made, doc.name, doc)
+    docs: list[ApiDoc] = []
+    for number, record in enumerate(contents.all()):
+        if number in share.dropped:
+            made.dropped[slice_of(record), share.dropped[number]] += 1
+        elif number in share.validation:
+            made.add(record, "validation")
+        elif number < len(contents.apis):
+            assert isinstance(record, ApiDoc)
+            side.add(made, record.name, record)
+            docs.append(record)
+        else:
+            _add_cut(made, record, cutter)
+    _add_doctests(made, docs, outcomes, side, cleaner)
+    return made
+
+
+def _add_doctests(
+    made: Finished,
+    docs: Sequence[ApiDoc],
+    outcomes: Sequence[tuple[DoctestJob, Outcome]],
+    side: _Sides,
+    cleaner: Cleaner,
+) -> None:
+    """Adds the trajectories of executed docstrings."""
     trained = {doc.name: doc for doc in made.records.get(("agent_docs", "train"), []) if isinstance(doc, ApiDoc)}
     # a held-out API must not be on offer in training; in validation, any may be
     pools = {"train": _tools(trained.values()), "validation": _tools(docs)}
     originals = {doc.name: doc for doc in docs}
     for job, outcome in outcomes:
+        made.made["agent_trajectories"] += 1
         if isinstance(outcome, Failure):
             made.dropped["agent_trajectories", f"doctest: {outcome.reason}"] += 1
             continue
-        pool = pools["validation" if job.api_name in held_out.names else "train"]
+        pool = pools["validation" if job.api_name in side.held else "train"]
         documented = trained.get(job.api_name, originals.get(job.api_name))
-        trajectory = to_trajectory(job, outcome, documented, pool)
+        trajectory: Record | None = to_trajectory(job, outcome, documented, pool)
         if trajectory is None:
             made.dropped["agent_trajectories", "doctest: no kept example uses the API and prints something"] += 1
-        else:
+            continue
+        trajectory = cleaner.clean(trajectory, made.clean)
+        if isinstance(trajectory, Trajectory):
             side.add(made, job.api_name, trajectory)
-    made.summaries = {group: summaries(records) for group, records in made.records.items()}
-    return made
 
 
 def _tools(docs: Iterable[ApiDoc]) -> list[Tool]:
@@ -233,17 +354,32 @@ def _add_cut(made: Finished, record: Record, cutter: Cutter) -> None:
     made.add(left, "train")
 
 
-def text_bytes(record: Record) -> int:
-    """Bytes of everything a record says."""
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in strings_in(_content(record)))
+def compose_calls(
+    docs: Sequence[ApiDoc], split: str, pool: Sequence[ApiDoc], cutter: Cutter, cleaner: Cleaner, seed: int
+) -> Finished:
+    """Trajectories of the documented example calls of a unit's APIs.
 
-
-def summaries(records: Iterable[Record]) -> list[tuple[str, int]]:
-    """Of each record a digest of what it says, wherever it is from, and the bytes of its texts."""
-    return [(digest(_content(record)), text_bytes(record)) for record in records]
-
-
-def _content(record: Record) -> dict[str, Json]:
-    value = to_json(record)
-    del value["provenance"]
-    return value
+    Args:
+        docs: of one split.
+        split: which.
+        pool: APIs of other units of the same split, for distractors.
+        cutter: for what is held out.
+        cleaner: of the build.
+        seed: of the build.
+    """
+    made = Finished()
+    providers: dict[str, list[ApiDoc]] = {}
+    for doc in docs:
+        providers.setdefault(doc.provider, []).append(doc)
+    for _, own in sorted(providers.items()):
+        for trajectory in compose(own, pool, ComposeConfig(seed=seed)):
+            made.made["agent_trajectories"] += 1
+            kept = cleaner.clean(trajectory, made.clean)
+            if not isinstance(kept, Trajectory):
+                continue
+            made.kinds[str(kept.details["composed"])] += 1
+            if split == "validation":
+                made.add(kept, split)
+            else:
+                _add_cut(made, kept, cutter)
+    return made

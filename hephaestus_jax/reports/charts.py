@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +18,7 @@ from hephaestus_jax.reports.rows import visible
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "1 4")
 WIDTH = 420  # of a chart, in its own units; text is 12 of them high
 _CHARACTER = 7.3  # width of a wide one, of text 12 high
+_DIGIT = 6.7  # and of what stands in numbers
 _LABEL_GAP = 14.0  # between the lines of neighbouring labels
 
 
@@ -55,6 +57,20 @@ class Reference:
 
     value: float
     label: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A length that begins at 0, and what stands at its end; `style` chooses the colour."""
+
+    label: str
+    value: float
+    words: str
+    style: int = 1
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.value >= 0):
+            raise ValueError(f"bar {self.label!r} is {self.value}; lengths are finite and not negative")
 
 
 def line_chart(title: str, lines: Sequence[Line], x_label: str, y_label: str, height: int = 250) -> str:
@@ -122,6 +138,32 @@ def interval_chart(
     grid.append(f"<text class='tick {_anchor(at, name)}' x='{at:.1f}' y='{top - 9:.1f}'>{_text(name)}</text>")
     grid.append(f"<text class='tick mid' x='{(left + right) / 2:.1f}' y='{bottom + 32:.1f}'>{_text(x_label)}</text>")
     return _figure(title, "".join([*grid, *rows]), int(bottom + 40))
+
+
+def bar_chart(title: str, bars: Sequence[Bar], x_label: str, reference: Reference | None = None) -> str:
+    """Horizontal bars from 0, one line of the page each: the name before, the words behind."""
+    if not any(bar.value for bar in bars):
+        return f"<figure><figcaption>{_text(title)}: nothing was counted.</figcaption></figure>"
+    labels = [shortened(bar.label, 22) for bar in bars]
+    spans = [0.0, *(bar.value for bar in bars), *([reference.value] if reference else [])]
+    top = 26.0 if reference else 6.0
+    bottom = top + 19.0 * len(bars)
+    left = 12 + _CHARACTER * max(map(_width, labels))
+    right = WIDTH - 10 - _DIGIT * max(len(bar.words) for bar in bars)
+    x_of = _scale(spans, (left, right), margin=0.0)
+    x_ticks = [tick for tick in ticks(0.0, max(spans), 4) if x_of(tick) <= WIDTH - 24]
+    parts = [f"<path class='grid' d='M{x_of(tick):.1f} {top}V{bottom:.1f}'/>" for tick in x_ticks]
+    for tick, word in zip(x_ticks, _tick_words(x_ticks), strict=True):
+        parts.append(f"<text class='tick mid' x='{x_of(tick):.1f}' y='{bottom + 15:.1f}'>{word}</text>")
+    drawn = [_bar(bar, label, x_of, top + 19.0 * n) for n, (bar, label) in enumerate(zip(bars, labels, strict=True))]
+    parts += [lengths for lengths, _ in drawn]
+    if reference:
+        at, name = x_of(reference.value), shortened(reference.label, 28)
+        parts.append(f"<path class='zero' d='M{at:.1f} {top - 6}V{bottom:.1f}'/>")
+        parts.append(f"<text class='tick {_anchor(at, name)}' x='{at:.1f}' y='{top - 11:.1f}'>{_text(name)}</text>")
+    parts += [words for _, words in drawn]  # over the line
+    parts.append(f"<text class='tick mid' x='{(left + right) / 2:.1f}' y='{bottom + 32:.1f}'>{_text(x_label)}</text>")
+    return _figure(title, "".join(parts), int(bottom + 40))
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -225,6 +267,20 @@ def _estimate(estimate: Estimate, x_of: _Scale, y: float, label: str) -> str:
         parts.append(f"<path class='line s{estimate.style % 6}' d='{whisker}'/>")
     parts.append(mark(estimate.style, x_of(estimate.value), y))
     return "".join(parts)
+
+
+def _bar(bar: Bar, label: str, x_of: _Scale, y: float) -> tuple[str, str]:
+    """The bar, and the texts before and behind it."""
+    start, end = x_of(0.0), x_of(bar.value)
+    width = max(end - start, 0.8) if bar.value else 0.0  # the smallest can still be seen
+    length = f"<rect class='s{bar.style % 6}' x='{start:.1f}' y='{y + 3:.1f}' width='{width:.1f}' height='13'/>"
+    words = f"<text class='end' x='{start - 6:.1f}' y='{y + 13:.1f}'>{_text(label)}</text>"
+    return length, words + f"<text class='name' x='{start + width + 5:.1f}' y='{y + 13:.1f}'>{_text(bar.words)}</text>"
+
+
+def _width(label: str) -> int:
+    """In narrow characters; those of East Asian scripts are as wide as two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in label)
 
 
 class _Scale:

@@ -1,12 +1,16 @@
 import random
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.dedup import (
+    LARGE_BUCKET,
     SIMILAR,
     UnionFind,
+    band_rows,
     jaccard,
     keyed_fraction,
     near_duplicate_groups,
@@ -65,6 +69,39 @@ def test_without_exact_similarity_the_estimate_decides() -> None:
     texts = ["the same words in every text of these two", "the same words in every text of these two", "nothing alike"]
     assert near_duplicate_groups(stack([signature(t) for t in texts])) == [[0, 1]]
     assert near_duplicate_groups(stack([])) == []
+
+
+def test_another_threshold() -> None:
+    base = [f"w{i}" for i in range(102)]
+    texts = [" ".join(base), *(" ".join([*base, *(f"x{n}" for n in range(more))]) for more in (30, 50))]  # 0.77, 0.67
+    signatures = stack([signature(text) for text in texts])
+    exact = [near_duplicate_groups(signatures, lambda a, b: jaccard(texts[a], texts[b]), s) for s in (0.8, 0.7, 0.65)]
+    assert exact == [[[1, 2]], [[0, 1, 2]], [[0, 1, 2]]]
+    assert [band_rows(similar) for similar in (0.9, 0.8, 0.7, 0.5)] == [10, 6, 5, 3]
+    with pytest.raises(UserError, match=r"1\.5"):
+        near_duplicate_groups(signatures, similar=1.5)
+
+
+def test_large_clusters_are_found_without_comparing_all_pairs() -> None:
+    draw = np.random.default_rng(0)
+    parts = []
+    for _ in range(3):  # of 1,500: signatures that agree in nine of ten places with their centre's
+        centre = draw.integers(0, 2**32, 252, dtype=np.uint32)
+        members = np.tile(centre, (1500, 1))
+        changed = draw.random(members.shape) < 0.04
+        members[changed] = draw.integers(0, 2**32, int(changed.sum()), dtype=np.uint32)
+        parts.append(members)
+        assert len(np.unique(members, axis=0)) > 2 * LARGE_BUCKET
+    asked: list[tuple[int, int]] = []
+
+    def similarity(one: int, other: int) -> float:
+        asked.append((one, other))
+        return 1.0
+
+    assert near_duplicate_groups(np.concatenate(parts), similarity) == [
+        list(range(n, n + 1500)) for n in (0, 1500, 3000)
+    ]
+    assert len(asked) < 5_000  # of 3.4 million pairs
 
 
 def test_signatures_are_the_same_on_every_machine() -> None:

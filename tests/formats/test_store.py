@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats import store
+from hephaestus_jax.formats import record_files, store
 from hephaestus_jax.formats.records import ApiAction, ApiDoc, Document, Provenance, Trajectory, identify, record_id
 from hephaestus_jax.formats.store import Corpus, write_corpus
 
@@ -25,7 +25,7 @@ def _digest(directory: Path) -> str:
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SHARD_RECORDS", 100)
-    monkeypatch.setattr(store, "ROW_GROUP_RECORDS", 16)
+    monkeypatch.setattr(record_files, "ROW_GROUP_RECORDS", 16)
 
 
 def test_any_range_reads_back_in_id_order(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_text_that_utf8_cannot_hold_keeps_a_consistent_id(tmp_path: Path) -> Non
     )
     ((identifier, found),) = corpus.read("text", "train")
     assert found.text == "lone \ufffd, pair 😀"
-    table = store.pq.read_table(tmp_path / "c" / corpus.shards("text", "train")[0].file)
+    table = record_files.pq.read_table(tmp_path / "c" / corpus.shards("text", "train")[0].file)
     assert table["id"].to_pylist() == [record_id(found)] == [identifier]
 
 

@@ -1,0 +1,1 @@
+"""What is kept of the records that were read, and what is scrubbed from them."""
