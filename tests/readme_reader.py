@@ -64,6 +64,11 @@ ELSEWHERE = {
     "pip install -e '.[tpu]'": Elsewhere(
         "not: it is for another machine; there is such an extra", "setup.py", '"tpu": ['
     ),
+    "python -m tools.build_corpus --config gin/corpora/forge.gin --out work/forge": Elsewhere(
+        "not: it fetches packages; the same pipeline from packages that are at hand",
+        "tests/forge/test_forge_build.py",
+        "config(catalogues)",
+    ),
     "HEPHAESTUS_COORDINATOR=host0:8476 HEPHAESTUS_PROCESSES=2 HEPHAESTUS_PROCESS_ID=0 python -m train ...": Elsewhere(
         "several such processes on one machine", "tests/parallel/processes.py", "HEPHAESTUS_PROCESS_ID="
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from readme_reader import ELSEWHERE, README, ROOT, Reader, commands, section
 from hephaestus_jax.config import PARTS, ComputeConfig, TrainConfig
 from hephaestus_jax.data.mixture import open_mixture
 from hephaestus_jax.formats.chat import FAMILIES
+from hephaestus_jax.formats.records import ApiDoc
+from hephaestus_jax.formats.store import Corpus
 from hephaestus_jax.gin_files import load_gin
 from hephaestus_jax.hf.safetensors_files import open_tensors, read_tensor
 from hephaestus_jax.model.decoder import abstract_parameters, decode, output_kernel
@@ -31,7 +34,23 @@ def reader(tmp_path_factory: pytest.TempPathFactory, quickstart: Quickstart) -> 
     folder = tmp_path_factory.mktemp("reader")
     own_model.write_model(folder / "path/to/hf_model")
     own_model.write_data(folder / "path/to/data", folder / "path/to/notes")
+    write_petstore(folder / "path/to/petstore")
     return Reader(folder, quickstart)
+
+
+def write_petstore(folder: Path) -> None:
+    """Operations for the README's own source, and a file that is no JSON."""
+    words = ("Buys a pet for the shop", "Finds the owners of a lost animal", "Feeds every fish in one tank at night")
+    operations = [
+        {
+            "name": f"POST /pets/{number}", "description": f"{told}, and tells what became of it.",
+            "parameters": {"id": {"type": "string", "description": "Which one."}},
+        }
+        for number, told in enumerate(words)
+    ]  # fmt: skip
+    (folder / "north").mkdir(parents=True)
+    (folder / "north" / "pets.json").write_text(json.dumps(operations))
+    (folder / "broken.json").write_text("{")
 
 
 # --- every command
@@ -48,6 +67,18 @@ def test_it_runs_and_writes_what_it_says(reader: Reader, command: str) -> None:
         assert not done.made
     elif named and command != COMMAND:
         assert {str(path.relative_to(reader.folder)) for path in done.made} == named
+
+
+def test_a_source_of_ones_own_becomes_a_corpus(reader: Reader) -> None:
+    done = reader.output("tools.build_corpus", "petstore_source")
+    (folder,) = done.made
+    corpus = Corpus(folder)
+    docs = [record for _, record in corpus.read("agent_docs", "train")]
+    assert {doc.name for doc in docs if isinstance(doc, ApiDoc)} == {f"POST /pets/{number}" for number in range(3)}
+    assert corpus.manifest["quarantine"]["counts"] == {"malformed JSON": 1} and "quarantined: 1 inputs" in done.output
+    assert "POST /pets/1" in (folder / "corpus_report.html").read_text("utf-8")
+    (snippet,) = re.findall(r"```python\n(# petstore_source.py.*?)```", README, re.DOTALL)
+    assert len(snippet.strip().splitlines()) <= 20
 
 
 def test_commands_that_are_run_elsewhere() -> None:

@@ -25,6 +25,7 @@ from hephaestus_jax.forge.pipeline import build_corpus
 from hephaestus_jax.forge.stage_times import StageTimes
 from hephaestus_jax.gin_files import load_gin, split_overrides
 from hephaestus_jax.progress import duration
+from hephaestus_jax.reports.corpus_report import write_corpus_report
 from tools._command import run
 
 
@@ -67,7 +68,8 @@ def main() -> None:
         print(f"quarantined: {quarantined:,} inputs (manifest.json tells which and why)")
     own, worker = (resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(f"time {duration(time.monotonic() - start)}, peak memory {own:.2f} GB, largest worker {worker:.2f} GB")
-    print(f"corpus at {options.out}")
+    write_corpus_report(corpus, options.out / "corpus_report.html")
+    print(f"corpus at {options.out}, described in {options.out / 'corpus_report.html'}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ is killed). With `beam_options` the same pipeline goes to any other Beam runner 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -55,11 +57,12 @@ def run_jobs(label: str, jobs: Sequence[Job], workers: Workers, prepare: Callabl
     """
     order = sorted(jobs, key=lambda job: (-job.size, job.name))
     total = sum(job.size for job in order)
-    with Progress(label, "MB", round(total / 1e6)) as progress:
+    unit, scale = ("MB", 1e6) if total > 2e7 else ("kB", 1e3)
+    with Progress(label, unit, round(total / scale)) as progress:
         done = 0
         for finished in _finished(order, workers, prepare, shared, progress.every):
             done += finished
-            progress.add(round(done / 1e6) - progress.count)
+            progress.add(round(done / scale) - progress.count)
 
 
 def _finished(
@@ -121,11 +124,11 @@ def _end_with_parent() -> None:
 
 def _run_share(jobs: Sequence[Job]) -> int:
     """Runs jobs as a Beam pipeline in this process; their size in bytes."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    with _quiet_import():
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     _errors.clear()
-    _run_pipeline(jobs, _call_unless_failed, FnApiRunner(), PipelineOptions([]))
+    _run_pipeline(jobs, _call_unless_failed, FnApiRunner(), [])
     if _errors:
         raise _errors[0]
     return sum(job.size for job in jobs)
@@ -134,16 +137,26 @@ def _run_share(jobs: Sequence[Job]) -> int:
 def _run_elsewhere(
     jobs: Sequence[Job], options: Sequence[str], prepare: Callable[..., None], shared: tuple[Any, ...]
 ) -> None:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    _run_pipeline(jobs, _PreparedCall(prepare, shared), None, PipelineOptions(list(options)))
+    _run_pipeline(jobs, _PreparedCall(prepare, shared), None, options)
 
 
-def _run_pipeline(jobs: Sequence[Job], call: Callable[[Job], str], runner: Any, options: Any) -> None:
-    import apache_beam as beam
+def _run_pipeline(jobs: Sequence[Job], call: Callable[[Job], str], runner: Any, options: Sequence[str]) -> None:
+    with _quiet_import():
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
 
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
+    with beam.Pipeline(runner=runner, options=PipelineOptions(list(options))) as pipeline:
         _ = pipeline | "Jobs" >> beam.Create(jobs) | beam.Reshuffle() | "Run" >> beam.Map(call)
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Beam warns, through the root logger, that clients for Google's cloud are not installed."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 _errors: list[Exception] = []  # of the jobs that ran in this process

@@ -24,6 +24,7 @@ COMMON_UNITS = 3  # a window that so many other units' docstrings hold is a phra
 MAX_SHARED = 10
 MIN_NAME = 6
 MAX_FAMILY = 64
+MAX_SERVICE = 64
 RULE = (
     "A unit is a module-level function, or a class with its methods. Units with near-duplicate docstrings (Jaccard"
     " similarity of 3-word shingles >= 0.8) or a distinctive name in common form one family. A name is distinctive if"
@@ -36,6 +37,10 @@ RULE = (
     " documented APIs is held out. Known by: the distinctive names of its functions, classes and methods, each as a"
     f" whole word, and windows of {WINDOW_WORDS} consecutive words of its docstrings (lower case; at least 4 different"
     f" words of 3 or more letters alone) that the docstrings of fewer than {COMMON_UNITS} other units hold."
+    " Of APIs that are no Python callables whole services are held out (the operations of one cloud service in every"
+    f" notation, a group of commands, a specification), of at most {MAX_SERVICE} APIs each, in the order of a keyed"
+    f" hash, if their descriptions share at most {MAX_SHARED} windows that fewer than {COMMON_UNITS} others hold."
+    " Known by: windows of their descriptions, and names of functions of three or more parts that occur nowhere else."
 )
 _WORD = re.compile(r"\w+")
 _ESCAPED_WORD = re.compile(r"(?:\w|\\_)+")  # reStructuredText and Markdown escape underscores

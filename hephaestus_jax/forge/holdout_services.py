@@ -14,11 +14,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hephaestus_jax.forge import dedup
-from hephaestus_jax.forge.holdout import COMMON_UNITS, MAX_SHARED, MIN_NAME, Census, Family, HeldOut, windows_of
+from hephaestus_jax.forge.holdout import (
+    COMMON_UNITS,
+    MAX_SERVICE,
+    MAX_SHARED,
+    MIN_NAME,
+    Census,
+    Family,
+    HeldOut,
+    windows_of,
+)
 from hephaestus_jax.forge.infos import ApiInfo
 from hephaestus_jax.forge.plan import Place
 
-MAX_SERVICE = 64
 _PARTS = 3  # words of a function's name that make it distinctive: "createVpcEndpoint", not "listItems"
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 

@@ -218,7 +218,7 @@ def table(corpus: Corpus) -> str:
 def api_table(corpus: Corpus) -> str:
     """How many APIs there are, per licence policy, with and without Python callables."""
     counts = corpus.manifest["apis"]
-    similar = list(counts[0]["distinct"]) if counts else []
+    similar = sorted(counts[0]["distinct"], reverse=True) if counts else []
     head = "".join(f"{name:>12}" for name in similar)
     lines = [f"{'distinct described APIs':<34}{'records':>10}{'identities':>12}{head}"]
     for item in counts:

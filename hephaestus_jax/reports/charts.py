@@ -151,7 +151,7 @@ def bar_chart(title: str, bars: Sequence[Bar], x_label: str, reference: Referenc
     left = 12 + _CHARACTER * max(map(_width, labels))
     right = WIDTH - 10 - _DIGIT * max(len(bar.words) for bar in bars)
     x_of = _scale(spans, (left, right), margin=0.0)
-    x_ticks = [tick for tick in ticks(0.0, max(spans), 4) if x_of(tick) <= WIDTH - 24]
+    x_ticks = [tick for tick in ticks(0.0, max(spans), 5) if x_of(tick) <= WIDTH - 24]
     parts = [f"<path class='grid' d='M{x_of(tick):.1f} {top}V{bottom:.1f}'/>" for tick in x_ticks]
     for tick, word in zip(x_ticks, _tick_words(x_ticks), strict=True):
         parts.append(f"<text class='tick mid' x='{x_of(tick):.1f}' y='{bottom + 15:.1f}'>{word}</text>")

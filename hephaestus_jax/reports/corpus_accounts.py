@@ -106,8 +106,19 @@ class Distributions:
 
 
 @dataclass(frozen=True)
+class HeldOutAccount:
+    """What training never sees: APIs in families, known by distinctive words; `file` lists them."""
+
+    file: str
+    rule: str
+    families: int
+    apis: int
+    words: int
+
+
+@dataclass(frozen=True)
 class CorpusAccounts:
-    """All of it."""
+    """All of it; `policy`, `sample` and `provider_cap` are the configuration's."""
 
     slices: tuple[SliceAccount, ...]
     apis: tuple[ApiCount, ...]
@@ -121,14 +132,13 @@ class CorpusAccounts:
     composed: Counts
     doctests: tuple[DoctestAccount, ...]
     distributions: Distributions
-    held_out: Mapping[str, Any]
+    held_out: HeldOutAccount
+    policy: str
+    sample: float
+    provider_cap: int | None
+    benchmarks: tuple[str, ...]
     configuration: Mapping[str, Any]
     versions: Mapping[str, str]
-
-    @property
-    def policy(self) -> str:
-        """The licence policy the corpus was built under."""
-        return str(self.configuration["licence_policy"])
 
     def api_count(self, with_python: bool) -> ApiCount | None:
         """The APIs under the corpus's own policy."""
@@ -156,7 +166,9 @@ def read_accounts(corpus: Corpus) -> CorpusAccounts:
 def _accounts(manifest: Mapping[str, Any]) -> CorpusAccounts:
     told = manifest["distributions"]
     sources = [_source(name, facts) for name, facts in manifest["sources"].items()]
-    quarantine = manifest["quarantine"]
+    quarantine, held_out = manifest["quarantine"], manifest["held_out"]
+    configuration = dict(manifest["configuration"])
+    cap = configuration["provider_cap"]
     examples = tuple((e["reason"], e["place"], e["detail"]) for e in quarantine["examples"])
     return CorpusAccounts(
         slices=tuple(_slice(name, facts) for name, facts in manifest["accounts"].items()),
@@ -175,8 +187,18 @@ def _accounts(manifest: Mapping[str, Any]) -> CorpusAccounts:
             languages={name: _counts(counts) for name, counts in sorted(told["languages"].items())},
             licences={name: _counts(counts) for name, counts in sorted(told["licences"].items())},
         ),
-        held_out=dict(manifest["held_out"]),
-        configuration=dict(manifest["configuration"]),
+        held_out=HeldOutAccount(
+            file=str(held_out["file"]),
+            rule=str(held_out["rule"]),
+            families=_count(held_out["families"]),
+            apis=_count(held_out["apis"]),
+            words=_count(held_out["words"]),
+        ),
+        policy=str(configuration["licence_policy"]),
+        sample=float(configuration["sample"]),
+        provider_cap=None if cap is None else _count(cap),
+        benchmarks=tuple(map(str, configuration["benchmarks"])),
+        configuration=configuration,
         versions=_words(manifest["versions"]),
     )
 

@@ -28,8 +28,8 @@ from hephaestus_jax.reports.page import STYLE, paragraph, section, table, text
 
 PAPER_APIS = 76_537  # of the corpus that was never published
 BYTES_PER_TOKEN = 4  # a rule of thumb for English and code
-SOURCES, MORE_SOURCES = 25, 400  # shown at once, and on demand; the others are summed up
-REASONS, PAIRS = 60, 300
+SOURCES, MORE_SOURCES = 25, 200  # shown at once, and on demand; the others are summed up
+REASONS, PAIRS = 60, 80
 TITLE = "Corpus report"
 _STYLE = STYLE + "td:not(.n) { min-width: 8rem; }\n"  # a long word stays whole on a narrow screen
 
@@ -83,9 +83,8 @@ def _subject(accounts: CorpusAccounts) -> str:
     records = sum(part.written for part in accounts.slices)
     told = f"{plural(records, 'record')} from {plural(len(accounts.sources), 'source')}, licence policy "
     told += f"“{named(accounts.policy)}”"
-    sample = accounts.configuration.get("sample", 1.0)
-    if sample != 1.0:
-        told += f"; a sample: {share(float(sample))} of the files of each source were used"
+    if accounts.sample != 1.0:
+        told += f"; a sample: {share(accounts.sample)} of the files of each source were used"
     return told + "."
 
 
@@ -106,7 +105,7 @@ def apis(accounts: CorpusAccounts) -> str:
         label = f"{item.policy}, {'Python too' if item.with_python else 'no Python'}"
         bars.append(Bar(label, number, f"{number:,}", 1 if item.with_python else 3))
     strict, loose = (f"J\u00a0≥\u00a0{similarity}" for similarity in ("0.8", "0.7"))  # on one line
-    head = ["licence policy", "Python callables", "documentation records", "APIs, versions once"]
+    head = ["licence policy", "Python callables", "documentation records read", "APIs, versions once"]
     head += [f"distinct APIs, {strict}", f"distinct APIs, {loose}", f"{strict} / paper's"]
     parts.append(table(head, [("", rows)], left={0, 1}))
     paper = Reference(PAPER_APIS, f"the paper's {PAPER_APIS:,}")

@@ -41,19 +41,20 @@ class Concentration:
 
     def effective(self) -> float:
         """exp of the entropy: of so many equally large ones the spread would be the same; 0 for none."""
-        shares = [count / self.total for count in self.counts]
+        total = self.total
+        shares = [count / total for count in self.counts]
         return math.exp(-sum(share * math.log(share) for share in shares)) if shares else 0.0
 
     def curve(self, most: int) -> Iterator[tuple[float, float]]:
         """(n, share of the n largest), at about `most` places, the early ones all; begins at (0, 0)."""
         step = max(1.0, len(self.counts) / most)
-        reached, following = 0, 0.0
+        reached, following, total = 0, 0.0, self.total
         yield 0.0, 0.0
         for number, count in enumerate(self.counts, 1):
             reached += count
             if number <= most // 2 or number >= following or number == len(self.counts):
                 following = number + step
-                yield float(number), reached / self.total
+                yield float(number), reached / total
 
 
 def providers(accounts: CorpusAccounts) -> str:
@@ -82,7 +83,7 @@ def providers(accounts: CorpusAccounts) -> str:
 
 
 def _cap(accounts: CorpusAccounts) -> str:
-    cap = accounts.configuration.get("provider_cap")
+    cap = accounts.provider_cap
     if cap is None:
         return paragraph("No cap per provider was set (provider_cap).", "note")
     dropped = sum(part.dropped.get(OVER_CAP, 0) for part in accounts.slices)

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hephaestus_jax.reports.corpus_accounts import CorpusAccounts, DoctestAccount, Removed
-from hephaestus_jax.reports.corpus_report_parts import count_table, named, plural, share
+from hephaestus_jax.reports.corpus_report_parts import count_table, named, plural, share, summed
 from hephaestus_jax.reports.page import paragraph, table, text
 
 REASONS = 60
 EXAMPLES = 3  # of a reason
-REMOVED_BYTES = 1_500_000  # of the list, as HTML
-ROW_BYTES = 50  # of its tags
+REMOVED_BYTES = 1_400_000  # of the list, as HTML
+CELL_BYTES = 30  # of its tags
 EVIDENCE = 200  # characters
 DISTRIBUTIONS = 40
 
@@ -46,16 +46,19 @@ def scrubbed(accounts: CorpusAccounts) -> str:
 
 def benchmarks(accounts: CorpusAccounts) -> str:
     """What was removed because a benchmark shows in it: counts, and the list."""
-    given = accounts.configuration.get("benchmarks") or []
-    told = f"Benchmarks compared with: {', '.join(named(name) for name in given)}." if given else ""
+    given = accounts.benchmarks
+    told = f"Benchmarks compared with: {summed(given, 20)}." if given else ""
     if not accounts.removed:
         said = "No record shows one of them." if given else "No benchmark was named, so nothing was compared with one."
         return paragraph(f"{told} {said}".strip())
     pairs = Counter((item.benchmark, item.rule) for item in accounts.removed)
+    ordered = sorted(pairs.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
     rows = [
         [named(benchmark), named(rule), RULES.get(rule, ""), f"{count:,}"]
-        for (benchmark, rule), count in sorted(pairs.items(), key=lambda item: (item[0][0], -item[1], item[0][1]))
+        for (benchmark, rule), count in ordered[:REASONS]
     ]
+    if rest := ordered[REASONS:]:
+        rows.append([f"{len(rest):,} others", "", "", f"{sum(count for _, count in rest):,}"])
     removed = f"{plural(len(accounts.removed), 'record')} removed. A record is counted by the first thing it shows."
     return (
         paragraph(f"{told} {removed}".strip())
@@ -66,20 +69,25 @@ def benchmarks(accounts: CorpusAccounts) -> str:
 
 def _removed_list(removed: Sequence[Removed]) -> str:
     """Every record with the item it shows, by benchmark and rule, as far as the list's bytes reach."""
-    groups: dict[tuple[str, str], list[list[str]]] = {}
+    groups: dict[str, list[list[str]]] = {}
     room, shown = REMOVED_BYTES, 0
     for item in sorted(removed, key=lambda item: (item.benchmark, item.rule, item.record, item.item)):
         row = [named(item.item), named(item.record, 140), named(item.evidence, EVIDENCE)]
-        room -= ROW_BYTES + sum(len(text(cell).encode()) + 5 * sum(map(cell.count, "_/.")) for cell in row)
+        heading = f"{named(item.benchmark)}\n{named(item.rule)}"
+        room -= sum(map(_html_bytes, row if heading in groups else [heading, *row]))
         if room < 0:
             break
-        groups.setdefault((item.benchmark, item.rule), []).append(row)
+        groups.setdefault(heading, []).append(row)
         shown += 1
     told = f"All {shown:,}" if shown == len(removed) else f"{shown:,} of {len(removed):,}"
     rest = "" if shown == len(removed) else paragraph("The others are in manifest.json (contaminated).", "note")
-    headed = [(f"{named(benchmark)}\n{named(rule)}", rows) for (benchmark, rule), rows in groups.items()]
-    listed = table(["item", "record", "what shows it"], headed, left={0, 1, 2})
+    listed = table(["item", "record", "what shows it"], groups.items(), left={0, 1, 2})
     return f"<details><summary>{told} removed records</summary>\n{listed}{rest}</details>\n"
+
+
+def _html_bytes(cell: str) -> int:
+    """About what a cell takes, with its tags and the places where it may break."""
+    return len(text(cell).encode()) + 5 * sum(map(cell.count, "_/.")) + CELL_BYTES
 
 
 def quarantine(accounts: CorpusAccounts) -> str:
@@ -104,17 +112,16 @@ def quarantine(accounts: CorpusAccounts) -> str:
 def held_out(accounts: CorpusAccounts) -> str:
     """The APIs that training never sees."""
     told = accounts.held_out
-    families, apis, words = (int(told.get(key, 0)) for key in ("families", "apis", "words"))
-    if not apis:
+    if not told.apis:
         return paragraph("No API is held out.")
     docs = sum(part.written for part in accounts.slices if part.name == "agent_docs")
-    of_all = f" ({share(apis / docs)} of the documentation records)" if docs else ""
-    said = f"{plural(apis, 'API')} in {families:,} {'family' if families == 1 else 'families'} are held out{of_all}:"
-    said += " their documentation and calls are the validation split, and what shows them is cut from training, by"
-    said += f" {plural(words, 'distinctive name')} and by runs of words. Names and runs are in"
-    parts = [paragraph(f"{said} {named(told.get('file', 'heldout.json'))}.")]
-    if rule := str(told.get("rule", "")):
-        parts.append(f"<details><summary>Rule</summary>{paragraph(named(rule, 4000), 'note')}</details>\n")
+    of_all = f" ({share(told.apis / docs)} of the documentation records)" if docs else ""
+    families = f"{told.families:,} {'family' if told.families == 1 else 'families'}"
+    said = f"{plural(told.apis, 'API')} in {families} held out{of_all}: their documentation and calls are the"
+    said += f" validation split, and what shows them is cut from training, by {plural(told.words, 'distinctive name')}"
+    parts = [paragraph(f"{said} and by runs of words. Both are listed in {named(told.file)}.")]
+    if told.rule:
+        parts.append(f"<details><summary>Rule</summary>{paragraph(named(told.rule, 4000), 'note')}</details>\n")
     return "".join(parts)
 
 

@@ -61,9 +61,10 @@ def count_table(what: str, columns: Mapping[str, Mapping[str, int]], unit: str, 
     for heading, counts in columns.items():
         head.append(f"{heading} ({unit})" if heading else unit)
         head += [f"share of {heading}" if heading else "share"] * shares
+        total = sum(counts.values())
         rest = sum(count for name, count in counts.items() if name not in names)
         found = [*(counts.get(name, 0) for name, _ in shown), *([rest] if more else [])]
         for row, count in zip(rows, found, strict=True):
             row.append(f"{count:,}" if count else "–")
-            row += [share(count / sum(counts.values())) if count else ""] * shares
+            row += [share(count / total) if count else ""] * shares
     return table(head, [("", rows)], left={0})

@@ -11,10 +11,10 @@ from hephaestus_jax.reports.corpus_report_parts import named, plural
 from hephaestus_jax.reports.page import paragraph, preformatted, text
 from hephaestus_jax.reports.rows import visible
 
-SOURCES = 12  # of a slice, the largest
+SOURCES = 8  # of a slice, the largest
 RECORDS = 2  # of a source
 SEARCHED = 4_096  # records of a slice; ids are digests, so the first ones are as good as drawn
-CHARACTERS, TAIL = 2_500, 1_200  # of a record, and of its end among them
+CHARACTERS, TAIL = 2_000, 900  # of a record, and of its end among them
 _SPLIT = "train"
 _RENDERER = RecordRenderer(metadata=False)
 

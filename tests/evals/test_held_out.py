@@ -146,7 +146,8 @@ def test_every_row_counts_once(batch_size):
 
 def test_the_real_model_on_a_mesh_of_eight_gives_what_one_device_gives():
     script = Path(__file__).with_name("held_out_process.py")
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    eight = f"--xla_force_host_platform_device_count=8 {os.environ.get('XLA_FLAGS', '')}"
+    flags = {"XLA_FLAGS": eight, "JAX_PLATFORMS": "cpu"}
     flags["PYTHONPATH"] = str(Path(progress.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, str(script)], env={**os.environ, **flags}, capture_output=True, text=True, check=True

@@ -24,5 +24,5 @@ def command(tmp_path_factory: pytest.TempPathFactory, mixture: str) -> Command:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Path:
     """The run directory of ten steps without a break."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
-    command(run_dir)
+    command(run_dir, "LoggingConfig.tensorboard=True")
     return run_dir

@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "data"))
 
+from compiling import QUICK  # noqa: E402
 from token_sources import RandomSource, write_vocabulary  # noqa: E402
 
 from hephaestus_jax.data.cache_build import build_cache  # noqa: E402
@@ -45,6 +46,7 @@ EvaluationConfig.every_steps = 4
 CheckpointConfig.every_steps = 5
 CheckpointConfig.every_minutes = 0
 LoggingConfig.every_steps = 1
+LoggingConfig.tensorboard = False  # whose writer imports torch where that is installed
 """
 
 
@@ -89,7 +91,7 @@ class Command:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """This process's environment, on the CPU with one device."""
-        return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", **(more or {})}
+        return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK, **(more or {})}
 
     def __call__(
         self, run_dir: Path, *overrides: str, status: int = 0, environment: Mapping[str, str] | None = None

@@ -109,7 +109,7 @@ def test_a_file_where_a_folder_should_be_is_one_line(command: Command, undisturb
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "tensorboard")
     (tmp_path / "run" / "tensorboard").write_text("")
-    refused = command(tmp_path / "run", "TRAIN_STEPS=12", status=2)
+    refused = command(tmp_path / "run", "TRAIN_STEPS=12", "LoggingConfig.tensorboard=True", status=2)
     assert refused.stderr.count("\n") == 1
     assert "tensorboard" in refused.stderr
 

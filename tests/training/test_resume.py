@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compiling import QUICK
 from small_run import BATCH, STAGES, Command, exact, metrics
 
 from hephaestus_jax.data.mixture import open_mixture
@@ -87,7 +88,7 @@ def test_a_second_run_in_the_same_directory_is_refused(command: Command, tmp_pat
 @pytest.mark.parametrize("change", ["MeshConfig.tensor=2"])  # fsdp: tests/checkpoints/test_processes.py
 def test_resuming_on_another_mesh(command: Command, undisturbed: Path, tmp_path: Path, change: str) -> None:
     command(tmp_path / "run", "TRAIN_STEPS=5")
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    two = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {QUICK}"}
     command(tmp_path / "run", change, environment=two)
     ours, theirs = metrics(tmp_path / "run"), metrics(undisturbed)
     for step in range(6, 11):

@@ -43,6 +43,7 @@ def continual(command: Command, llama: Path) -> tuple[str, ...]:
     command.gin_file.with_name("continual.gin").write_text(
         "include 'gin/runs/continual_pretrain.gin'\nTRAIN_STEPS = 2\nBATCH_SIZE = 4\nWARMUP_STEPS = 1\n"
         f"DTYPE = 'float32'\nINIT_FROM = {str(llama)!r}\nLoggingConfig.every_steps = 1\n"
+        "LoggingConfig.tensorboard = False\n"
         f"LoggingConfig.compilation_cache = {str(command.gin_file.parent / 'compilations')!r}\n"
     )
     return (f"--gin_file={command.gin_file.with_name('continual.gin')}",)

@@ -89,7 +89,7 @@ def write_small_run(out: Path, steps: int) -> Path:
         schedule=ScheduleConfig(warmup_steps=min(5, steps)),
         checkpoints=CheckpointConfig(every_steps=SAVE_EVERY, keep=2),
         evaluation=EvaluationConfig(every_steps=EVALUATE_EVERY, max_rows=8),
-        logging=LoggingConfig(every_steps=1, compilation_cache=str(out / "compilations")),
+        logging=LoggingConfig(every_steps=1, compilation_cache=str(out / "compilations"), tensorboard=False),
     )
     (out / "run.gin").write_text(operative_text(config), "utf-8")
     return out / "run.gin"

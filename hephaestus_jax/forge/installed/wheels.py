@@ -8,6 +8,14 @@ _LINUX = ("3.11", "cp311", "manylinux_2_28_x86_64")
 
 WHEELS = (
     Package(
+        "pypi", "joblib", "1.6.0",  # what scikit-learn imports
+        "3dbbf9f6e4b592a2357b854608e980fe6390d131d7a82f011a377ef2ebef7aba", "BSD-3-Clause",
+    ),
+    Package(
+        "pypi", "narwhals", "2.29.0",
+        "1c69b3dc30240f6e848c5a673cafc86affa44184ecce721e25b7194663ad10dc", "MIT",
+    ),
+    Package(
         "pypi", "networkx", "3.6.1",
         "d47fbf302e7d9cbbb9e2555a0d267983d2aa476bac30e90dfbe5669bd57f3762", "BSD-3-Clause",
     ),
@@ -18,6 +26,10 @@ WHEELS = (
     Package(
         "pypi", "scikit-learn", "1.9.1",
         "52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df", "BSD-3-Clause", _LINUX,
+    ),
+    Package(
+        "pypi", "threadpoolctl", "3.8.0",
+        "f1b49c82704d50f13ffae019c727b0fa4f6791a58f48f06a09c45face1be66da", "BSD-3-Clause",
     ),
     Package(
         "pypi", "sympy", "1.14.0",
