@@ -22,7 +22,7 @@ from typing import Any
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.progress import Progress
 
-_SHARES = 8  # for each worker: enough to even out, few enough for their start not to count
+_SHARES = 24  # for each worker: enough to even out and to show progress, few enough for their start not to count
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ places to cut; the leak scan (`forge.leaks`) checks again with other means.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
@@ -18,7 +19,16 @@ from hephaestus_jax.forge.cut_text import cut_text, dependants
 from hephaestus_jax.forge.holdout import WINDOW_WORDS, HeldOut, matched_words, words_of
 from hephaestus_jax.forge.python_source import Unparseable
 from hephaestus_jax.formats.api_layouts import LAYOUTS
-from hephaestus_jax.formats.records import ApiDoc, Document, Json, Provenance, Record, Trajectory, to_json
+from hephaestus_jax.formats.records import (
+    ApiDoc,
+    Document,
+    Json,
+    Provenance,
+    Record,
+    Trajectory,
+    canonical_json,
+    to_json,
+)
 
 # what layouts say of their own: headings, types as Python spells them, constraints
 LAYOUT_WORDS = frozenset(
@@ -31,6 +41,8 @@ LAYOUT_WORDS = frozenset(
     """.split()  # noqa: SIM905  a list of a hundred words in quotes is not better to read
 )
 _DEPTH = 8  # of nested parameters, more than any renderer shows
+_ESCAPED = re.compile(r"\\(?:u[0-9a-f]{4}|[nrtbf\"])")  # what JSON writes for control characters and quotes
+_PAIRS = 3  # of a window's seven pairs of neighbours, that at most five texts side by side have within them
 _ROUNDS = 4  # a cut can bring words together that make a new window
 
 
@@ -44,9 +56,22 @@ class Matcher:
         self._beginnings = {tuple(window.split(" ", 2)[:2]) for window in self._windows}
         self._by_rarest = _by_rarest(self._windows)
 
-    def may_come_about(self, words: Set[str]) -> bool:
-        """Whether some arrangement of these lower-case words holds a window: quick, and never wrongly False."""
-        return any(window <= words for key in self._by_rarest.keys() & words for window in self._by_rarest[key])
+    def needed_words(self, words: Set[str]) -> Iterator[tuple[str, ...]]:
+        """The windows that nothing but these lower-case words is needed for."""
+        for key in self._by_rarest.keys() & words:
+            for needed, window in self._by_rarest[key]:
+                if needed <= words:
+                    yield window
+
+    def may_come_about(self, texts: Iterable[str]) -> bool:
+        """Whether a layout that puts these texts side by side, in any order, may make a window.
+
+        Quick, and wrongly False only for a window that would be made of six texts and more.
+        """
+        pieces = [[word.lower() for word in words_of(text)] for text in texts]
+        pairs = {pair for piece in pieces for pair in itertools.pairwise(piece)}
+        windows = self.needed_words({word for piece in pieces for word in piece} | LAYOUT_WORDS)
+        return any(sum(map(pairs.__contains__, itertools.pairwise(window))) >= _PAIRS for window in windows)
 
     def offsets(self, text: str) -> list[int]:
         """Character offsets of the words that show a held-out API, in order."""
@@ -74,14 +99,15 @@ class Matcher:
         return [i for i in starts if " ".join(words[i : i + WINDOW_WORDS]) in windows]
 
 
-def _by_rarest(windows: Iterable[str]) -> dict[str, list[frozenset[str]]]:
-    """The words of each window, found by the one of them that the fewest windows hold."""
+def _by_rarest(windows: Iterable[str]) -> dict[str, list[tuple[frozenset[str], tuple[str, ...]]]]:
+    """Each window, with the words it needs, found by the one of them that the fewest windows hold."""
     # numbers (defaults, bounds, versions) stand in a record as numbers, or not at all
-    sets = [frozenset(word for word in window.split(" ") if word.isalpha()) for window in windows]
-    uses = Counter(word for words in sets for word in words)
-    found: dict[str, list[frozenset[str]]] = {}
-    for words in sets:
-        found.setdefault(min(words, key=lambda word: (uses[word], word)), []).append(words)
+    needed = {window: frozenset(word for word in window.split(" ") if word.isalpha()) for window in windows}
+    uses = Counter(word for words in needed.values() for word in words)
+    found: dict[str, list[tuple[frozenset[str], tuple[str, ...]]]] = {}
+    for window, words in sorted(needed.items()):
+        rarest = min(words, key=lambda word: (uses[word], word))
+        found.setdefault(rarest, []).append((words, tuple(window.split(" "))))
     return found
 
 
@@ -114,13 +140,19 @@ class Cutter:
 
     def _shows(self, record: Record) -> bool:
         """Whether a held-out API shows in the record, or comes about where a layout puts its parts side by side."""
-        text = _all_text(record)
-        if self.matcher.matches(text):
-            return True
-        if not isinstance(record, ApiDoc):
+        if isinstance(record, Document):
+            return self.matcher.matches(record.text)
+        value = to_json(record)
+        del value["provenance"], value["kind"]
+        # most records lack the words: to look at them all at once takes a tenth of the time that the strings take
+        words = words_of(_ESCAPED.sub(" ", canonical_json(value)).replace("\\\\", "\\"))
+        plain = {word.lower() for word in words} | LAYOUT_WORDS
+        if self.matcher.words.isdisjoint(words) and next(self.matcher.needed_words(plain), None) is None:
             return False
-        # laying out takes a hundred times as long as looking at the words that a layout has to work with
-        if not self.matcher.may_come_about({word.lower() for word in words_of(text)} | LAYOUT_WORDS):
+        strings = list(strings_in(value))
+        if self.matcher.matches("\n".join(strings)):
+            return True
+        if not isinstance(record, ApiDoc) or not self.matcher.may_come_about(strings):
             return False
         return any(self.matcher.matches(layout(record, _DEPTH)) for layout in LAYOUTS.values())
 
@@ -191,13 +223,6 @@ class Cutter:
 def _processed(provenance: Provenance, definitions: int, pieces: int) -> Provenance:
     note = f"cut: {definitions} definitions of held-out APIs, {pieces} pieces that use or describe them"
     return replace(provenance, processing=(*provenance.processing, note))
-
-
-def _all_text(record: Record) -> str:
-    """Every string of a record but its provenance, in order, as one text."""
-    value = to_json(record)
-    del value["provenance"], value["kind"]
-    return "\n".join(strings_in(value))
 
 
 def strings_in(value: Json) -> Iterator[str]:

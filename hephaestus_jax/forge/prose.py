@@ -47,10 +47,28 @@ _LINK_TARGET = re.compile(r"^ {0,3}\[[^\]\n^]+\]:[ \t]+\S+.*$", re.MULTILINE)
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.{1,200}?)[ \t#]{0,20}$", re.MULTILINE)
 _ADMONITION = re.compile(r"^(?:> ?)?\[!(NOTE|TIP|WARNING|IMPORTANT|CAUTION)\][ \t]*\n((?:>.*(?:\n|\Z))*)", re.MULTILINE)
 _QUOTE = re.compile(r"^> ?", re.MULTILINE)
+_WRITTEN_BREAK = re.compile(r"(?:(?:\\r)?\\n){2,}")  # escaped twice on its way into the description
 _UNREADABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b-\x1f\x7f\u200b\u200e\u200f\ufeff]")
 _PLAIN = re.compile(r"[^<&\[#\r\\\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\u200b\u200e\u200f\ufeff\u00a0]*")
 _WRAPPED = re.compile(r"[ \t]*\n(?![ \t]*\n)(?![ \t]*(?:[-*+>|]|\d+[.)])[ \t])[ \t]*(?!\x00)")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]`*]*(?=\s)|\n(?=\n)|:?\n(?=[ \t]*[-*+][ \t])")
+# "If true, it is kept.By default it is not": a line end that was lost.
+_GLUED = re.compile(
+    r"(?<=[\s/`)])([A-Za-z][a-z]+)\.(?=(?:The|This|These|Those|That|There|They|If|By|For|When|In|It|A|An|And|Any|All|At|After|Also|"
+    r"But|Before|Can|Currently|Defaults?|Deprecated|Do|Each|Example|However|Is|Must|No|Not|Note|Once|Only|One|Optional|Output|Please|"
+    r"Possible|Requests?|Required|Returned|See|Setting|Since|So|Some|Supported|Then|To|Unless|Use|Valid|We|With|You|Your)\s)"
+)
+_TWO_DOTS = re.compile(r"(?<=\w)\.\.(?=\s|$)")
+# "For a list of the roles, see here.": a link was all that it said
+_POINTER = re.compile(
+    r"(?:^|(?<=[.!?])[ \n])[^.!?\n]{0,200}\b(?:see|click|read more|found|available) here\.(?=\s|$)", re.IGNORECASE
+)
+# Messages that all of Google's services share, whose descriptions are about how services are written.
+_SHARED = (
+    ("A generic empty message that you can re-use", "An empty object."),
+    ("Message that represents an arbitrary HTTP body", "An arbitrary HTTP body, such as raw binary or an HTML page."),
+)
+_LIST_ITEM = re.compile(r"\s*\n[ \t]*(?:[-*+]|\d+[.)])[ \t]")
 LONGEST = 20_000  # characters of one description that are read
 MOST_FENCES, MOST_TICKS = 100, 2_000  # beyond them code is text like any other: looking for its ends takes too long
 
@@ -68,6 +86,18 @@ def clean(text: str) -> str:
     return _tidied(text)
 
 
+def mended(text: str) -> str:
+    """Plain Markdown with spaces between its sentences, and without those that only led to a page.
+
+    Messages that thousands of operations share are told in a few words.
+    """
+    if "." not in text:
+        return text
+    if short := next((short for long, short in _SHARED if text.startswith(long)), ""):
+        return short
+    return _POINTER.sub("", _TWO_DOTS.sub(".", _GLUED.sub(r"\1. ", text))).strip()
+
+
 def shortened(text: str, limit: int) -> str:
     """The text up to the last end of a sentence within `limit` characters; else up to a word, with an ellipsis."""
     if len(text) <= limit:
@@ -80,6 +110,9 @@ def shortened(text: str, limit: int) -> str:
         head = (re.match(r".*(?=\s)", head, re.DOTALL) or [head[:limit]])[0].rstrip(" ,;:-(\n") + " …"
     if head.count("```") % 2:
         head = head[: head.rindex("```")].rstrip()
+    # a list that looks whole would say that there is nothing else, and a colon that something follows
+    if _LIST_ITEM.match(text[len(head) :]) or head.endswith(":"):
+        head = head.removesuffix(" …") + " …"
     return head
 
 
@@ -105,6 +138,7 @@ def _from_markup(text: str) -> str:
         parser.close()
         text = _LOOSE_ITEM.sub(r"\1\n", "".join(parser.parts))
     text = _ENTITY.sub(lambda found: html.unescape(found[0]), text).replace("\u00a0", " ")
+    text = _WRITTEN_BREAK.sub("\n\n", text)
     text = _markdown_links(_ADMONITION.sub(_remark, text))
     text = _GAP.sub(" ", text)
     text = _HEADING.sub(lambda found: f"**{found[1].strip('*')}**", text)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from hephaestus_jax.forge import dedup
 from hephaestus_jax.forge.cleaning import Cleaner, CleanFacts
-from hephaestus_jax.forge.compose import ComposeConfig, compose
+from hephaestus_jax.forge.compose import ComposeConfig, compose, violations
 from hephaestus_jax.forge.config import ForgeConfig
 from hephaestus_jax.forge.cutting import Cutter, Dropped
 from hephaestus_jax.forge.doctests.extract import DoctestJob
@@ -32,6 +32,7 @@ from hephaestus_jax.formats.records import ApiDoc, Document, Json, Record, Tool,
 
 Group = tuple[str, str]  # slice, split
 REPEATED = "says the same as another record"
+CONTRADICTS = "a call contradicts its schema"
 
 
 @dataclass
@@ -376,6 +377,9 @@ def compose_calls(
             made.made["agent_trajectories"] += 1
             kept = cleaner.clean(trajectory, made.clean)
             if not isinstance(kept, Trajectory):
+                continue
+            if violations(kept):  # scrubbing may have touched a value that the schema restricts
+                made.dropped["agent_trajectories", CONTRADICTS] += 1
                 continue
             made.kinds[str(kept.details["composed"])] += 1
             if split == "validation":

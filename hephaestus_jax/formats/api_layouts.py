@@ -259,5 +259,6 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _origin(doc: ApiDoc) -> str:
-    version = doc.provenance.version
+    """Who offers it; the version of its package only where that is the version of the API, as of a Python callable."""
+    version = doc.provenance.version if doc.interface == "python" else "unknown"
     return " ".join(filter(None, [doc.provider, version if version != "unknown" else ""]))

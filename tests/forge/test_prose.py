@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hephaestus_jax.forge.prose import clean, shortened
+from hephaestus_jax.forge.prose import clean, mended, shortened
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ from hephaestus_jax.forge.prose import clean, shortened
         ("half \ud800 pair", "half \ufffd pair"),
         ("<script>alert(1)</script>text", "text"),
         ("a <!-- hidden --> b", "a b"),
+        (r"One.\r\n\r\nTwo in C:\new.", "One.\n\nTwo in C:\\new."),
         ("", ""),
     ],
 )
@@ -48,6 +49,36 @@ def test_clean_ends_soon_on_repetition(bomb: str) -> None:
 
 def test_shortened_ends_with_a_sentence() -> None:
     assert shortened("One two. Three four. Five six.", 22) == "One two. Three four."
+
+
+@pytest.mark.parametrize(
+    ("stated", "whole"),
+    [
+        ("It is rejected.Any other is kept.", "It is rejected. Any other is kept."),
+        ("See Canada and the States.Valid values are A.", "See Canada and the States. Valid values are A."),
+        (
+            "See google.api.Service and protobuf.Timestamp for it",
+            "See google.api.Service and protobuf.Timestamp for it",
+        ),
+        ("The original number.. And so on...", "The original number. And so on..."),
+        ("The role. For a list of all roles, see here. Or none.", "The role. Or none."),
+        ("See here: https://x.y/z", "See here: https://x.y/z"),
+    ],
+)
+def test_mended(stated: str, whole: str) -> None:
+    assert mended(stated) == whole
+
+
+@pytest.mark.parametrize("bomb", ["a.A ", "a b ", "see here", "..", " here.", "x."])
+def test_mended_ends_soon_on_repetition(bomb: str) -> None:
+    assert len(mended(bomb * 10_000)) <= 90_000
+
+
+def test_a_list_that_is_cut_says_so() -> None:
+    assert (
+        shortened("It is so. Its signature is:\n\n    f(x, y, z, and many more)", 40) == "It is so. Its signature is: …"
+    )
+    assert shortened("Values:\n* One. It is first.\n* Two. It is last.", 32) == "Values:\n* One. It is first. …"
 
 
 def test_shortened_ends_with_a_word_where_no_sentence_ends() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hephaestus_jax.forge.ansible.markup import paragraphs
+from hephaestus_jax.forge.ansible.markup import paragraphs, sentences
 from hephaestus_jax.forge.prose import shortened
 from hephaestus_jax.formats.records import Json
 
@@ -95,7 +95,7 @@ def _option(fields: Mapping[str, Json], budget: Budget, depth: int) -> dict[str,
 
 
 def _description(fields: Mapping[str, Json], depth: int, choices: Json) -> str:
-    text = " ".join(paragraphs(fields.get("description")))
+    text = sentences(paragraphs(fields.get("description")))
     if isinstance(choices, Mapping):
         told = [f"`{value}`: {' '.join(paragraphs(about))}" for value, about in choices.items()]
         text = "\n".join([text, *(f"- {line}" for line in told)])
@@ -124,7 +124,7 @@ def returns_schema(stated: Json, depth: int = DEPTH) -> dict[str, Json] | None:
                 made["items"] = items
         elif inner:
             made.update(inner)
-        text = " ".join(paragraphs(fields.get("description")))
+        text = sentences(paragraphs(fields.get("description")))
         when = " ".join(paragraphs(fields.get("returned")))
         if when and when.lower() not in ("always", "success", "on success", "when success"):
             text = f"{text} Returned: {when}.".strip().replace("..", ".")

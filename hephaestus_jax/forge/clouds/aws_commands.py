@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hephaestus_jax.forge.clouds.intents import request_of_title, summary_first
 from hephaestus_jax.forge.clouds.options import CLI_OPTION, property_name
 from hephaestus_jax.forge.clouds.python_values import (
     UNKNOWN,
@@ -104,15 +106,17 @@ def _tables(library: Library, module: Module) -> Iterator[tuple[str, Any]]:
             if isinstance(event, Called) and event.function == "register" and len(event.args) > 1:
                 table, handler = event.args[:2]
                 if isinstance(table, str) and table.startswith(_TABLE):
-                    yield table.removeprefix(_TABLE), _owner(handler, module)
+                    yield table.removeprefix(_TABLE), _owner(handler, module, node)
 
 
-def _owner(handler: Any, module: Module) -> Any:
-    """A handler; the class, where it is the method by which a command adds itself."""
+def _owner(handler: Any, module: Module, node: ast.FunctionDef) -> Any:
+    """A handler; the class, where it is the method by which a command adds itself: `Configure.add_command`."""
     if isinstance(handler, Function) and handler.node.name == "add_command":
-        for value in module.names.values():
-            if isinstance(value, Class) and value.get("add_command") is handler:
-                return value
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and part.attr == "add_command" and isinstance(part.value, ast.Name):
+                owner = module.names.get(part.value.id)
+                if isinstance(owner, Class) and owner.get("add_command") is handler:
+                    return owner
     return handler
 
 
@@ -151,7 +155,17 @@ def _told(value: Any, root: Path, name: str, default: str, raw: bool = False) ->
             text = file.text(Quarantine()) or ""
     if raw:
         return text
-    return "\n\n".join(filter(None, (plain(" ".join(part.split())) for part in text.split("\n\n"))))
+    return summary_first("\n\n".join(filter(None, map(_paragraph, re.split(r"\n[ \t]*\n", text)))))
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph, or a list, on as many lines as it has items; headings keep their words, targets are left out."""
+    lines = [line for line in text.split("\n") if not re.match(r"\s*(?:([=~^*#+-])\1{2,}\s*$|\.\. )", line)]
+    items = re.split(r"\n\s*[*-] ", "\n" + "\n".join(lines))
+    told = [plain(" ".join(item.split())) for item in items]
+    if title := re.fullmatch(r"\*\*(.+)\*\*", told[0]):
+        told[0] = request_of_title(title[1])
+    return "\n".join(filter(None, [told[0], *(f"- {item}" for item in told[1:] if item)]))
 
 
 def _options(table: Any) -> tuple[dict[str, dict[str, Json]], tuple[str, ...]]:

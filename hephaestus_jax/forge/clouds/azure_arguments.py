@@ -104,12 +104,15 @@ WAIT: Mapping[str, Mapping[str, Any]] = {
     )
 } | {
     "custom": {"options": ["--custom"], "help": "Wait until the condition, a JMESPath expression, holds."},
-    "interval": {"options": ["--interval"], "help": "Seconds between two looks.", "type": "integer"},
-    "timeout": {"options": ["--timeout"], "help": "Most seconds to wait.", "type": "integer"},
+    "interval": {"options": ["--interval"], "help": "Seconds between two polls.", "type": "integer"},
+    "timeout": {"options": ["--timeout"], "help": "Maximum number of seconds to wait.", "type": "integer"},
 }
 PAGES: Mapping[str, Mapping[str, Any]] = {
-    "max_items": {"options": ["--max-items"], "help": "Most items to return.", "type": "integer"},
-    "next_token": {"options": ["--next-token"], "help": "Where to go on: the token that a cut list was returned with."},
+    "max_items": {"options": ["--max-items"], "help": "Maximum number of items to return.", "type": "integer"},
+    "next_token": {
+        "options": ["--next-token"],
+        "help": "Token of the page to begin with, as an earlier, cut list printed it.",
+    },
 }
 
 _KINDS = {

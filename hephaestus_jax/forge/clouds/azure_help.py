@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # importing the package of all sources here would go in a cir
     from hephaestus_jax.forge.sources.source import SourceFile
 
 _EXAMPLE = re.compile(r"^:example:[ \t]*", re.MULTILINE)
+_LIST_OF = re.compile(r"^Lists? (?:a |the )?list of (?:the )?")
+_GLUED = re.compile(r"(?<![./@\w])([a-z]+\.)(?=[A-Z][a-z]+ [a-z])")  # "for the queue.Use the returned signature"
 LARGEST_HELP = 200_000  # characters of one text
 
 
@@ -77,12 +79,23 @@ def docstring_help(docstring: str, path: str, line: int) -> Help:
     for example in examples:
         title, _, body = example.partition("\n")
         if body.strip():
-            found.append((clean(title), textwrap.dedent(body).strip()))
+            found.append((_title(title), textwrap.dedent(body).strip()))
     return Help(_joined(short, long), {}, tuple(found), path, line)
 
 
+def _title(text: str) -> str:
+    """The title of an example; "" where it is the name of an operation: KustoPoolsGet, Volumes_Create."""
+    told = clean(" ".join(text.split()))
+    return "" if re.fullmatch(r"(?=.*[a-z_][A-Z])[A-Za-z_]+", told) else _LIST_OF.sub("List ", told)
+
+
 def _joined(short: str, long: str) -> str:
+    short = re.sub(
+        r"(?<=[a-z])[ \t]*\n\s*(?=(?:Returns?|This|The|Use|It|If|You|For|Note)\b)", ". ", short
+    )  # a sentence each
     short, long = clean(" ".join(short.split())), clean(_unwrapped(long))
+    short = _LIST_OF.sub("List ", _GLUED.sub(r"\1 ", short))
+    short, long = short[:1].upper() + short[1:], _GLUED.sub(r"\1 ", long)
     if short and short[-1] not in ".!?:":
         short += "."
     return short if not long or long.rstrip(".") == short.rstrip(".") else f"{short}\n\n{long}".strip()
@@ -108,7 +121,7 @@ def _examples(stated: Any) -> Iterator[tuple[str, str]]:
         if isinstance(entry, Mapping) and (text := _text(entry.get("text") or entry.get("command")).strip()):
             title = _text(entry.get("name") or entry.get("summary"))
             title = re.sub(r"\s*\(auto-?generated\)\.?", "", title, flags=re.IGNORECASE)
-            yield clean(" ".join(title.split())), text
+            yield _title(title), text
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 LONGEST_COMMAND = 20_000  # characters
 _CONTINUED = re.compile(r"[ \t]*\\[ \t]*\n[ \t]*|[ \t]+[`^][ \t]*\n[ \t]*|[ \t]\\[ \t]+(?=-)")
 _OPTION = re.compile(r"--[A-Za-z][\w.-]*|-[A-Za-z]")
+BROKEN_QUOTES = re.compile(r"(?<![\\'\"])\"\s*[\[{]+\s*\"(?=[A-Za-z])")  # --value "[{"id": 1}]" loses the inner quotes
 _SHELL = frozenset(["|", "||", "&&", ";", ">", ">>", "<", "2>&1", "&"])
 
 
@@ -52,6 +53,8 @@ def parsed(command: str, name: Sequence[str]) -> CommandLine | None:
     """A command whose first words are `name`; None if it is another, or more than one command, or no command line."""
     commands = split_commands(command)
     given = words(commands[0]) if len(commands) == 1 else None
+    if BROKEN_QUOTES.search(command):
+        return None
     if given is None or given[: len(name)] != list(name) or _SHELL & set(given) or re.search(r"\$\(|`", command):
         return None
     positional: list[str] = []

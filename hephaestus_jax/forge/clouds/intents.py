@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 LONGEST = 400  # characters
-_NUMBERED = re.compile(r"^\(?(example|scenario|step)\s*#?\d+\)?\s*[:.)-]*\s*", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"^(?:\[[\w -]+\]\s*|\(?(?:example|scenario|step)\s*#?\d+\)?\s*[:.)-]*\s*|\d+\.\s+)", re.IGNORECASE
+)
+_LIST_OF = re.compile(r"^List (?:a )?(?:list )?of ", re.IGNORECASE)
 _TO = re.compile(r"^(?:how\s+)?to:?\s+(?=\w)", re.IGNORECASE)
 _THIS = re.compile(
     r"^(?:(?:the|this)\s+)?(?:following|below|next)?\s*(?:\S+\s+){0,4}?(?:examples?|commands?|call|request)\s+"
@@ -21,6 +24,13 @@ _USES = re.compile(r"^uses?\s+the\s+`[^`]+`\s+(?:command|operation|action|subcom
 _YOU_CAN = re.compile(r"^you\s+can\s+use\s+(?:the\s+)?`[^`]+`\s+(?:command\s+)?to\s+", re.IGNORECASE)
 _ADVERB = re.compile(r"^(\w+ly)\s+(?=\w+s\b)")
 _SENTENCE = re.compile(r"^.{8,}?[.!?](?=\s+[A-Z`*\"(]|\s*$)", re.DOTALL)
+# What stands in front of some descriptions: for whom, where and since when the operation is.
+_NOTICE = re.compile(
+    r"(?:\*\*)?(?:Note|NOTE|Important|Warning|Caution)\b\W|End of support notice|"
+    r"(?:\*\*)?Amazon \S+ will (?:end|discontinue)|"
+    r"(?:\*\*)?(?:This|The) (?:API|action|operation|functionality) "
+    r"(?:works with|is (?:not |only |no longer )?(?:supported|available|used|in preview|deprecated))"
+)
 _NO_VERBS = frozenset(["is", "has", "was", "its", "this", "does", "always", "as", "us"])
 
 
@@ -36,10 +46,21 @@ def intent(title: str, sentence: str) -> str:
     return asked or request_of_title(title) or first_sentence(sentence)
 
 
+def summary_first(words: str) -> str:
+    """The description without a notice in front of it: what it notices comes second."""
+    parts = words.split("\n\n")
+    start = 0
+    while start < len(parts) and (_NOTICE.match(parts[start]) or (start and parts[start].startswith("- "))):
+        start += 1
+    if 0 < start < len(parts):
+        parts = [parts[start], *parts[:start], *parts[start + 1 :]]
+    return "\n\n".join(parts)
+
+
 def request_of_title(title: str) -> str:
     """A heading as a request: "To describe an instance" is "Describe an instance."; "" without one."""
     words = " ".join(_NUMBERED.sub("", title.strip().strip("*")).split())
-    words = _TO.sub("", words).rstrip(".:").strip()
+    words = _LIST_OF.sub("List ", _TO.sub("", words).rstrip(".:").strip())
     if " " not in words:  # the name of an operation is no request
         return ""
     return _sentence(_imperative(words) or words)
@@ -74,7 +95,9 @@ def _imperative(words: str) -> str | None:
     base = base_form(verb)
     if base is None or not space:
         return None
-    rest = re.sub(r"\b(and|or|and then) (\w+s)\b(?= (?:a|an|the|all|its|it|them|that)\b)", _second_verb, rest)
+    rest = re.sub(
+        r"\b(and|or|and then) (\w+s)\b(?= (?:a|an|the|all|its|it|them|that|only|then|returns?)\b)", _second_verb, rest
+    )
     return f"{head}{base} {rest}"
 
 

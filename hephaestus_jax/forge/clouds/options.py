@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from hephaestus_jax.forge.clouds.command_lines import CommandLine
 from hephaestus_jax.formats.records import Json
 
 CLI_OPTION = "x-cli-option"  # how a parameter is written on the command line
-_GLOBAL = frozenset(["--region", "--profile", "--output", "--query", "--endpoint-url", "--color"])  # have one value
+# Options of every command, which have one value; the words are ours.
+_EVERYWHERE = {
+    "--region": "The region to use, instead of the one that the configuration or the environment names.",
+    "--profile": "The profile of the configuration whose credentials and settings are used.",
+    "--output": "The format of the output: json, text or table.",
+    "--query": "A JMESPath expression that selects what is shown of the response.",
+    "--endpoint-url": "The URL to send the request to, instead of the service's own.",
+    "--color": "Whether the output is in color: on, off or auto.",
+    "--cli-input-json": "The arguments as JSON, or a file:// path to it; options on the command line come first.",
+    "--generate-cli-skeleton": "Prints a template of the arguments or of the output, and sends no request.",
+    "--max-items": "The maximum number of items to return; where there are more, the output holds a token to go on.",
+    "--starting-token": "The token that the output of an earlier, cut command holds: where to go on.",
+    "--page-size": "The number of items that are asked of the service with each request; it changes no output.",
+    "--no-paginate": "Makes one request only, for the first page of results.",
+    "--no-sign-request": "Sends the request without credentials.",
+    "--no-verify-ssl": "Does not verify the certificate of the service.",
+    "--dry-run": "Checks whether the request is permitted, without making it.",
+    "--debug": "Shows debug logging.",
+    "--no-cli-pager": "Does not send the output through a pager.",
+}
+_SWITCHES = frozenset(
+    ["--no-paginate", "--no-sign-request", "--no-verify-ssl", "--dry-run", "--no-dry-run", "--debug", "--no-cli-pager"]
+)
+_WHOLE = re.compile(r"-?(?:0|[1-9]\d{0,8})")
+# Names of options whose value is a number, and of those that only look so.
+_COUNTS = re.compile(
+    r"^--(?:max|maximum|min|minimum|num|number|desired|total|target)-|-?\b(?:count|size|limit|results|items|priority|period|"
+    r"capacity|port|seconds|minutes|hours|days|years|millis|number|validity|duration|length|iops|storage|throughput|"
+    r"threshold|interval|units|quantity|vlan|asn|mtu|index|precedence|timeout|attempts|weight|order|quota|cutoff)$"
+)
+_NO_COUNT = re.compile(
+    r"(?:id|arn|code|time|date|name|token|key|type|phone-number|serial-number|account-number|password|url|errors|concurrency)$"
+)
+# Names of options that take a list, where the examples give it one item.
+_SEVERAL = re.compile(
+    r"-(?:ids|arns|names|keys|filters|specifications|operations|groups|types|addresses|targets|regions|instances|"
+    r"versions|identifiers|zones|certificates|statistics|providers|descriptors|subnets|principals|statuses|processes|ips|list)$"
+)
 
 
 def usage(name: str, parameters: Mapping[str, Json], most: int = 24) -> str:
@@ -34,22 +72,40 @@ def property_name(option: str) -> str:
 def seen_properties(lines: Iterable[CommandLine]) -> dict[str, dict[str, Json]]:
     """Schemas of the options of some command lines, in the order of their appearance.
 
-    An option that never has a value is a boolean, one with several values somewhere an array, else a string.
+    An option that never has a value is a boolean, one with several values somewhere an array, one with whole numbers
+    and a name that counts an integer; else a string.
     """
-    counts: dict[str, list[int]] = {}
+    seen: dict[str, list[tuple[str, ...]]] = {}
     for line in lines:
         for option, values in line.options.items():
-            counts.setdefault(option, []).append(len(values))
+            seen.setdefault(option, []).append(values)
     made: dict[str, dict[str, Json]] = {}
-    for option, found in counts.items():
-        if max(found) == 0:
-            kind: dict[str, Json] = {"type": "boolean"}
-        elif max(found) == 1 or option in _GLOBAL:
-            kind = {"type": "string" if min(found) else ["string", "boolean"]}
-        else:
-            kind = {"type": "array", "items": {"type": "string"}}
-        made[property_name(option)] = {**kind, CLI_OPTION: option}
+    for option, found in seen.items():
+        schema: dict[str, Json] = {**_seen_type(option, found), CLI_OPTION: option}
+        if option in _EVERYWHERE:
+            schema["description"] = _EVERYWHERE[option]
+        made[property_name(option)] = schema
     return made
+
+
+def _seen_type(option: str, found: list[tuple[str, ...]]) -> dict[str, Json]:
+    words = [word for values in found for word in values]
+    most, fewest = max(map(len, found)), min(map(len, found))
+    if option in _EVERYWHERE:
+        whole = option in ("--max-items", "--page-size")
+        return {"type": "boolean" if option in _SWITCHES else "integer" if whole else "string"}
+    if most == 0:
+        return {"type": "boolean"}
+    if most > 1:
+        return {"type": "array", "items": {"type": "string"}}
+    if not fewest:
+        return {"type": ["string", "boolean"]}
+    if all(map(_WHOLE.fullmatch, words)) and _COUNTS.search(option) and not _NO_COUNT.search(option):
+        return {"type": "integer"}
+    as_json = any(word.startswith(("{", "[", "file://")) for word in words)
+    if not as_json and (_SEVERAL.search(option) or (option == "--tags" and all(w.startswith("Key=") for w in words))):
+        return {"type": "array", "items": {"type": "string"}}
+    return {"type": "string"}
 
 
 def arguments_of(line: CommandLine, properties: Mapping[str, Json]) -> dict[str, Json] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -393,11 +394,27 @@ class Follower:
             return Dotted(dotted) if value is UNKNOWN else value
         return UNKNOWN
 
+    def _known_sentences(self, node: ast.expr, scope: Mapping[str, Any]) -> Any:
+        """The whole sentences with which a text begins that ends with what is only known when it runs."""
+        while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            node = node.left
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+            node = node.func.value
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+            node = node.left
+        if isinstance(node, ast.JoinedStr):
+            node = node.values[0] if node.values else node
+        start = self.value(node, scope)
+        found = re.match(r"[^{%]*[.!?](?=\s|\Z)", start, re.DOTALL) if isinstance(start, str) else None
+        return found[0] if found else UNKNOWN
+
     def _called(self, node: ast.Call, scope: Mapping[str, Any]) -> Any:
         args = tuple(self._items(node.args, scope))
         kwargs: dict[str, Any] = {}
         for keyword in node.keywords:
             value = self.value(keyword.value, scope)
+            if keyword.arg == "help" and value is UNKNOWN:
+                value = self._known_sentences(keyword.value, scope)
             kwargs.update(
                 {keyword.arg: value}
                 if keyword.arg is not None

@@ -29,6 +29,7 @@ _LINKS = (
     (re.compile(r":[a-z]+:`([^`]+)`"), r"\1"),
     (re.compile(r"``(.+?)``"), r"`\1`"),
 )
+_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 _NO_OUTPUT = re.compile(r"^(this|the) command (produces|returns|has) no output", re.IGNORECASE)
 
 
@@ -105,8 +106,17 @@ def _closed(lines: list[str]) -> bool:
 
 
 def _prompted(text: str) -> str:
-    """Without the prompts of a shell."""
-    return re.sub(r"^\$\s+", "", text, flags=re.MULTILINE)
+    """Without the prompts of a shell, and with the backslashes that continue a line where they are due."""
+    lines = re.sub(r"^\$\s+", "", text, flags=re.MULTILINE).split("\n")
+    lines = [re.sub(r"\\?\s+$", lambda end: "\\" if end[0][:1] == "\\" else "", line) for line in lines]
+    for number, line in enumerate(lines[1:]):
+        if (
+            re.match(r"\s+--[a-z]", line)
+            and lines[number].strip()
+            and not lines[number].endswith(("\\", "|", "`", "^"))
+        ):
+            lines[number] += " \\"
+    return "\n".join(lines)
 
 
 def _explanation(told: list[str]) -> str:
@@ -118,9 +128,9 @@ def _explanation(told: list[str]) -> str:
 def _attach(example: Example, label: str, text: str) -> None:
     if _OUTPUT.search(label) and not re.match(r"contents? of", label, re.IGNORECASE):
         if example.result is None and len(text) <= LONGEST_RESULT:
-            example.result = text
+            example.result = _TRAILING.sub("", text)
     elif _FILE.search(label) and len(text) <= LONGEST_RESULT:
-        example.files.append(f"{label.rstrip(':')}:\n\n{text}")
+        example.files.append(f"# {label.rstrip(':. ')}:\n{text}")
 
 
 def plain(text: str) -> str:

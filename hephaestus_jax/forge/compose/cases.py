@@ -24,13 +24,18 @@ _SECRET = re.compile(
 _PLACEHOLDER = re.compile(
     r"(?i)(string|str|text|value|example|null|none|undefined|\.\.\.|…|<[^<>]*>|\{\{?[^{}]*\}\}?|x{3,})"
 )
-_THING = re.compile(r"^GET .*/\{([^{}/]+)\}$")
+_THING = re.compile(r"^(?:GET|PUT|PATCH|DELETE) .*/\{([^{}/]+)\}$")
 # What generators of examples write where text is due.
 _LATIN = re.compile(
     r"(?i)\b(lorem|ipsum|dolor\w*|quasi|nihil|volupta\w+|necessitatibus|quia|itaque|nemo|rerum|omnis|quis|aut|eius|"
     r"perspiciatis|consequ[au]\w+|similique|fugiat|labore|asperiores|repellendus|molestia[es]|sint|veniam|nostrud)\b"
 )
-_HOLE = re.compile(r"<[A-Za-z]+(?:[ _-][A-Za-z]+)+>|\[(?:your|insert) [^\]]*\]|\{[a-z_-]{2,}\}", re.I)
+_HOLE = re.compile(
+    r"<[A-Za-z]+(?:[ _-][A-Za-z]+)+>|\[(?:your|insert) [^\]]*\]|\{[a-z_-]{2,}\}|(?<![a-z0-9])your_[a-z_]+", re.I
+)
+_OPEN = re.compile(r"<[A-Za-z]+(?:[ _-][A-Za-z]+)+(?:-\d)?>|(?<![a-z0-9])your_[a-z_]+", re.I)  # likewise in results
+_NEXT_PAGE = re.compile(r"(?i)(next|page|pagination|continuation|starting)_?-?token|^(start_?-?)?(marker|cursor)$")
+_WRAPPERS = ("data", "result", "response", "item")
 # Arguments that the result rightly answers with other values.
 _PAGE = re.compile(r"(?i)token|page|limit|offset|cursor|marker|max|size|count|^code$|status|state|message|data|query")
 
@@ -62,14 +67,15 @@ def cases_of(offer: Offer, config: ComposeConfig) -> Iterator[Case]:
     for number, example in enumerate(offer.doc.examples):
         if example.arguments is None or not _is_fit(offer.doc, example.arguments, example.result, config):
             continue
-        call = canonical_json(example.arguments)
-        if call in seen or argument_faults(example.arguments, offer.tool.parameters):
+        arguments = whole_numbers(example.arguments)
+        call = canonical_json(arguments)
+        if call in seen or argument_faults(arguments, offer.tool.parameters):
             continue
         seen.add(call)
         task = task_of(offer.doc, example)
         if task is not None:
-            result = example.result if example.result else None
-            yield Case(offer, number, task, example.arguments, result, output_of(result))
+            result = example.result if example.result and not _is_hollow(output_of(example.result)) else None
+            yield Case(offer, number, task, arguments, result, output_of(result))
 
 
 def _is_fit(doc: ApiDoc, arguments: Mapping[str, Json], result: str | None, config: ComposeConfig) -> bool:
@@ -84,25 +90,46 @@ def _is_fit(doc: ApiDoc, arguments: Mapping[str, Json], result: str | None, conf
         return False
     if is_filler(arguments) or any(isinstance(value, str) and is_placeholder(value) for value in scalars(arguments)):
         return False
+    if any(isinstance(value, str) and _NEXT_PAGE.search(name) for name, value in arguments.items()):
+        return False  # nobody begins with the second page
     output = output_of(result)
-    return not (holds_secret(arguments) or holds_secret(output) or is_filler(output) or _belies(doc, arguments, output))
+    if any(isinstance(value, str) and _OPEN.search(value) for value in scalars(output)):
+        return False
+    return not (holds_secret(arguments) or holds_secret(output) or is_filler(output) or belies(doc, arguments, output))
 
 
-def _belies(doc: ApiDoc, arguments: Mapping[str, Json], output: Json) -> bool:
+def belies(doc: ApiDoc, arguments: Mapping[str, Json], output: Json) -> bool:
     """Whether the documented result names something else than what the call named, as careless examples do."""
-    if isinstance(output, Mapping) and len(output) == 1 and isinstance(inner := next(iter(output.values())), Mapping):
-        output = inner
     if not isinstance(output, Mapping):
         return False
-    asked = {name: value for name, value in arguments.items() if not _PAGE.search(name)}
-    if found := _THING.search(doc.name):  # "GET /pets/{pet_id}" returns the "id" of that pet
+    inner = [v for key, v in output.items() if isinstance(v, Mapping) and (len(output) == 1 or key in _WRAPPERS)]
+    told = {"".join(name_words(name)): value for part in (output, *inner) for name, value in part.items()}
+    body = arguments.get("body")
+    named = {**(body if isinstance(body, Mapping) else {}), **arguments}
+    asked = {"".join(name_words(name)): value for name, value in named.items() if not _PAGE.search(name)}
+    if (found := _THING.search(doc.name)) and "id" not in asked:  # "GET /pets/{pet_id}" returns the "id" of that pet
         asked["".join(name_words(found[1])[-1:])] = arguments.get(found[1])
     return any(
         isinstance(value, str | int)
-        and isinstance(told := output.get(name), str | int)
-        and str(told).lower() != str(value).lower()
+        and isinstance(said := told.get(name), str | int)
+        and not isinstance(said, bool)
+        and str(said).lower() != str(value).lower()
         for name, value in asked.items()
     )
+
+
+def whole_numbers(value: Json) -> Json:
+    """The value with 4 for 4.0, which is the same in JSON: a specification's tools write whole numbers either way."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: whole_numbers(item) for key, item in value.items()}
+    return [whole_numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_hollow(output: Json) -> bool:
+    """Whether a result only names what it should hold: {"devicePool": {}}."""
+    return isinstance(output, Mapping) and bool(output) and all(value == {} for value in output.values())
 
 
 def _names_itself(name: str, value: str) -> bool:

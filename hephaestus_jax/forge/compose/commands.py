@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hephaestus_jax.forge.compose.cases import holds_secret, is_filler, is_placeholder
+from hephaestus_jax.forge.compose.cases import belies, holds_secret, is_filler, is_placeholder
 from hephaestus_jax.forge.compose.offers import Offer
 from hephaestus_jax.forge.compose.replies import output_of
 from hephaestus_jax.forge.compose.requests import request
@@ -19,6 +19,7 @@ from hephaestus_jax.formats.records import ApiDoc, Json
 LANGUAGE = "bash"
 _ONE_LETTER = {"-n": "name", "-g": "resource group", "-l": "location", "-o": "output format"}
 _COMPOUND = re.compile(r"[;|&<>`\n]|\$\(|\$\{?\w")
+BROKEN_QUOTES = re.compile(r"(?<!\\)\"\s*[\[{]+\s*\"")  # --value "[{"id": 1}]" loses its inner quotes
 _ALIAS = re.compile(r"(?<![\w-])-([A-Za-z])(?![\w-])")
 
 
@@ -50,6 +51,8 @@ def commands_of(offer: Offer, config: ComposeConfig) -> Iterator[Command]:
         output = output_of(example.result)
         if stated is None or values is None or any(re.fullmatch("-[A-Za-z]", name) for name in values):
             continue
+        if belies(doc, values, output):
+            continue
         if (
             any(is_placeholder(word) for word in call.split())
             or holds_secret(values)
@@ -65,6 +68,8 @@ def commands_of(offer: Offer, config: ComposeConfig) -> Iterator[Command]:
 def options(call: str, doc: ApiDoc) -> dict[str, Json] | None:
     """The values of a command's options and its further words, by name; None if it is not one simple command."""
     line = re.sub(r"\\\r?\n\s*", " ", call)
+    if BROKEN_QUOTES.search(line):
+        return None
     try:
         words = shlex.split(line)
     except ValueError:

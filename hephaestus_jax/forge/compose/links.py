@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hephaestus_jax.forge.compose.cases import Case
+from hephaestus_jax.forge.compose.cases import Case, belies
 from hephaestus_jax.forge.compose.checks import argument_faults, at_path
 from hephaestus_jax.forge.compose.settings import Draw
 from hephaestus_jax.forge.compose.tasks import CREATING, READING, REMOVING, verb_of
@@ -23,6 +23,10 @@ Path = tuple[str | int, ...]
 # A field of such a name says what it identifies only together with what it is a field of.
 _BARE = word_set("id arn name key number slug uuid guid code sid ref sha handle login identifier")
 _CHANGING = re.compile(r"(?i)state|status|time|date|_at$|At$|updated|modified|etag|version|count|progress|url|href")
+# Such an id names a request, a user or a version of something else, and is not what a second call is about.
+_NO_LINK = re.compile(r"request|token|trace|idempoten|operationid$|owner|requester|awsaccount|version|^etag")
+_MAKE = re.compile(r"(?:[a-z]+-)+(?=[0-9a-f]{6,}\Z)|arn:[\w-]*:[\w-]*:")
+_NOTHING = frozenset(["null", "none", "default", "string", "true", "false", "latest"])
 _MAX_LEAVES = 200  # of one output that are looked at
 _CANDIDATES = 24  # consumers of one value that are tried
 _Scalar = str | int
@@ -72,7 +76,8 @@ class Links:
         if first.result is None or verb_of(first.task) in REMOVING:
             return []
         said = json.dumps(first.arguments, ensure_ascii=False) + first.task
-        fresh = [leaf for leaf in _outputs(first) if not is_said(leaf.value, said)]
+        named = {leaf.what for leaf in self._inputs[first.key]}
+        fresh = [leaf for leaf in _outputs(first) if leaf.what not in named and not is_said(leaf.value, said)]
         found: list[Chain] = []
         for leaf in draw.shuffled(fresh):
             takers = [case for case in self._takers.get(leaf.what, ()) if case.doc is not first.doc]
@@ -94,10 +99,13 @@ class Links:
         arguments: Json = second.arguments
         result = second.result
         links = []
+        own = _own_words(first)
         for taken in self._inputs[second.key]:
-            given = next((leaf for leaf in fresh if _fits(leaf, taken)), None)
+            given = next((leaf for leaf in fresh if _fits(leaf, taken) and _look_alike(leaf, taken)), None)
             if given is None or (taken.what.endswith(("name", "key")) and verb not in READING | REMOVING):
                 continue  # to name something as it is named already is no task
+            if verb in REMOVING and not given.what.startswith(own):
+                continue  # nobody removes what a result mentions by the way
             links.append((Link(given.path, taken.path), given))
             arguments = _with(arguments, taken.path, given.value)
             if result is not None:
@@ -110,6 +118,12 @@ class Links:
             return None  # the documented words name the value that was replaced
         output = _parsed(result)
         if any(_contradicts(first, link.path, given.value, output) for link, given in links):
+            return None
+        taken_names = [link.argument[0] for link, _ in links]
+        others = {name: value for name, value in arguments.items() if name not in taken_names}
+        if any(_is_of_another(at_path(first.output, link.path[:-1]), others) for link, _ in links):
+            return None
+        if belies(second.doc, arguments, output):
             return None
         if verb in CREATING and _known_before(first, second):
             return None
@@ -125,6 +139,8 @@ def identified(name: str, owner: str) -> str:
     words = [singular(word) for word in name_words(name)]
     if not words or words[-1] not in _BARE:
         return ""
+    if _NO_LINK.search("".join(words)):
+        return ""
     if len(words) == 1 and words[0] in _BARE:
         owned = [singular(word) for word in name_words(owner)]
         return "".join((*owned, words[0])) if owned else ""
@@ -139,6 +155,13 @@ def resource_of(case: Case) -> str:
         return parts[-1] if parts else ""
     words = name_words(case.doc.function or name.rpartition(".")[2].rpartition(" ")[2])
     return "_".join(words[1:])
+
+
+def _own_words(case: Case) -> tuple[str, ...]:
+    """How identifiers of a call's own thing begin: of "AttachVolume" with "volume" or, as "AttachmentId", "attach"."""
+    thing = "".join(singular(word) for word in name_words(resource_of(case)))
+    verb = verb_of(case.task)
+    return tuple(filter(None, (thing, verb.removesuffix("e") if len(verb) > 5 else "")))
 
 
 def _inputs(case: Case) -> Iterator[Leaf]:
@@ -226,6 +249,8 @@ def _type(schema: Json) -> tuple[str, str]:
 
 def _is_identifier(value: Json) -> bool:
     if isinstance(value, str):
+        if value.lower() in _NOTHING:
+            return False
         return len(value) >= 3 and "\n" not in value and len(value) <= 200
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -234,6 +259,12 @@ def _fits(given: Leaf, taken: Leaf) -> bool:
     if given.what != taken.what or given.kind != taken.kind:
         return False
     return given.form == taken.form or not given.form or not taken.form
+
+
+def _look_alike(given: Leaf, taken: Leaf) -> bool:
+    """Whether two identifiers are of one make: "rtbassoc-781d0d1a" is none that stands where "iip-assoc-0e77" does."""
+    makes = [_MAKE.match(str(leaf.value)) for leaf in (given, taken)]
+    return (makes[0] or [""])[0] == (makes[1] or [""])[0]
 
 
 # --- contradictions ---------------------------------------------------------------------------------------------------
@@ -272,6 +303,20 @@ def _renamed(result: str, old: _Scalar, new: _Scalar) -> str | None:
 
 def _kind(value: Json) -> type:
     return type(value)
+
+
+def _is_of_another(owner: Json, arguments: Mapping[str, Json]) -> bool:
+    """Whether a call is about something else than what the taken value stands in: a version of another key."""
+    if not isinstance(owner, Mapping):
+        return False
+    told = {"".join(name_words(str(name))): value for name, value in owner.items()}
+    return any(
+        isinstance(value, str | int)
+        and isinstance(known := told.get("".join(name_words(name))), str | int)
+        and identified(name, "") != ""
+        and known != value
+        for name, value in arguments.items()
+    )
 
 
 def _known_before(first: Case, second: Case) -> bool:

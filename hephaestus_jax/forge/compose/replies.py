@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from hephaestus_jax.forge.compose.requests import written
 from hephaestus_jax.forge.compose.settings import Draw
 from hephaestus_jax.forge.compose.tasks import READING, verb_of
-from hephaestus_jax.forge.compose.wording import capitalised, human, joined, singular, spelled
+from hephaestus_jax.forge.compose.wording import capitalised, human, is_plural, joined, name_words, singular, spelled
 from hephaestus_jax.formats.records import Json
 
 _SHORT = 80  # characters of a value that is repeated
@@ -30,31 +30,45 @@ _TELLING = (
 )
 
 
-def closing(task: str, output: Json, draw: Draw) -> str | None:
-    """A short statement of what the result holds; None where it holds nothing that is quickly told."""
+def closing(task: str, output: Json, draw: Draw, said: Sequence[Json] = ()) -> str | None:
+    """A short statement of what the result holds; None where it holds nothing that is quickly told.
+
+    What was `said` is not told again.
+    """
     reads = verb_of(task) in READING
     if isinstance(output, Mapping) and len(output) == 1:
         key, inner = next(iter(output.items()))
         if isinstance(inner, list):
-            return _listed(inner, human(key), draw)
+            return _listed(inner, human(key), draw, reads)
         if isinstance(inner, Mapping):
             output = inner
     if isinstance(output, list):
-        return _listed(output, "", draw)
+        return _listed(output, "", draw, reads)
     if reads and isinstance(output, Mapping):
         lists = [(key, inner) for key, inner in output.items() if _is_of_objects(inner)]
-        if len(lists) == 1 and not any(human(key).lower().split()[-1:] in (["id"], ["name"]) for key in output):
+        whole = any(isinstance(inner, Mapping) and inner for inner in output.values())  # the list is a part of a thing
+        if (
+            len(lists) == 1
+            and not whole
+            and not any(human(key).lower().split()[-1:] in (["id"], ["name"]) for key in output)
+        ):
             return _listed(lists[0][1], human(lists[0][0]), draw)
     if not isinstance(output, Mapping):
         return f"The result is {spelled(output)}." if isinstance(output, int | float) else None
-    facts = [f"the {human(key)} is {spelled(value)}" for key, value in _telling(output)]
+    fresh = {key: value for key, value in output.items() if not _is_among(value, said)}
+    facts = [f"the {human(key)} is {spelled(value)}" for key, value in _telling(fresh)]
     if not facts:
-        return None
+        failed = any(re.search(r"(?i)fail|error|unprocessed|reject", key) for key in output)
+        return None if reads or not output or failed else "Done."
     if reads:
         lead = draw.pick(("Here is what I found: {}.", "{}.", "According to the result, {}."))
     else:
         lead = draw.pick(("Done: {}.", "That is done; {}.", "It went through: {}.", "{}."))
     return capitalised(lead.format(joined(facts)))
+
+
+def _is_among(value: Json, values: Sequence[Json]) -> bool:
+    return isinstance(value, str | int) and any(str(value) == str(other) for other in values)
 
 
 def _telling(output: Mapping[str, Json]) -> list[tuple[str, Json]]:
@@ -74,7 +88,10 @@ def _is_brief(value: Json) -> bool:
     return 0 < len(str(value)) <= _SHORT and "\n" not in str(value)
 
 
-def _listed(items: Sequence[Json], what: str, draw: Draw) -> str | None:
+def _listed(items: Sequence[Json], what: str, draw: Draw, reads: bool = True) -> str | None:
+    if not reads:  # of a change the list may name what failed
+        rest = _listed(items, what, draw) if items else None
+        return f"Done. {rest}" if rest else f"Done; the result lists no {what}." if what.endswith("s") else "Done."
     if not items:
         return draw.pick(("The result is empty.", "Nothing was found: the list is empty."))
     count = str(len(items))
@@ -112,28 +129,44 @@ def _name_of(item: Json, what: str) -> str | None:
 
 def ask(task: str, name: str, schema: Mapping[str, Json], draw: Draw) -> str:
     """A question for a required argument, by its description."""
-    what, told = human(name), _first_words(schema.get("description"))
-    about = f" ({told})" if told else ""
+    what, about, many = *_asked(name, _first_words(schema.get("description"))), is_plural(name)
     choices = schema.get("enum")
     options = ""
     if isinstance(choices, list) and 1 < len(choices) <= 6 and all(isinstance(choice, str) for choice in choices):
         options = f" It can be {joined([spelled(choice) for choice in choices], 'or')}."
     template = draw.pick(
         (
-            "To {task}, I also need the {what}{about}. What should it be?",
-            "I can do that. Which {what} should I use{about}?",
-            "Before I go on: what is the {what}{about}?",
-            "One thing is missing: the {what}{about}. Could you give it to me?",
+            "To {task}, I also need the {what}{about}. What should {it} be?",
+            "I can do that. What {be} the {what}{about}?",
+            "Before I go on: what {be} the {what}{about}?",
+            "One thing is missing: the {what}{about}. Could you give {them} to me?",
         )
     )
-    return template.format(task=task, what=what, about=about) + options
+    it, be, them = ("they", "are", "them") if many else ("it", "is", "it")
+    return template.format(task=task, what=what, about=about, it=it, be=be, them=them) + options
+
+
+def _asked(name: str, told: str) -> tuple[str, str]:
+    """What is asked for, and in brackets what that is; a description that names it stands in its place."""
+    what = human(name)
+    told = re.sub(r"Amazon Resource Names? \((ARNs?)\)", r"\1", told)
+    bare = re.sub(r"^(?:the|an?|your) ", "", told, flags=re.I)
+    if bare.lower() == what.lower() or not bare:
+        return what, ""
+    if re.match(r"(?:name|id|identifier|arn) (?:of|for) ", bare, re.I) and what.lower() in bare.lower():
+        return bare, ""
+    if bare.lower().startswith((f"{what.lower()} of ", f"{what.lower()} for ", f"{what.lower().split()[-1]} of ")):
+        own = name_words(name)[-1:]
+        return re.sub(r"^\w+", lambda word: human(word[0]) if word[0].lower() in own else word[0], bare), ""
+    return what, f" ({told})"
 
 
 def give(name: str, value: Json, draw: Draw) -> str:
     """The user's answer to `ask`."""
     text, what = written(value), human(name)
-    template = draw.pick(("{text}", "Use {text}.", "The {what} is {text}.", "It's {text}.", "{What}: {text}"))
-    return template.format(text=text, what=what, What=capitalised(what))
+    template = draw.pick(("{text}", "Use {text}.", "The {what} {be} {text}.", "{It} {text}.", "{What}: {text}"))
+    be, it = ("are", "They are") if is_plural(name) else ("is", "It's")
+    return template.format(text=text, what=what, What=capitalised(what), be=be, It=it)
 
 
 def decline(task: str, needed: Sequence[str], offered: int, draw: Draw) -> str:
@@ -160,7 +193,8 @@ def _first_words(description: Json) -> str:
     """The first sentence of a description, if it is short, without its full stop."""
     if not isinstance(description, str):
         return ""
-    plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", description.strip().split("\n")[0])
+    plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", description.strip().split("\n")[0].split("; ")[0])
+    plain = re.sub(r"\s*[(\[](?:string|integer|number|boolean|required|optional)[)\]]", "", plain, flags=re.I)
     sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", re.sub(r"[`*]+|<[^<>]{1,60}>", "", plain))[0].strip().rstrip(".:")
     if not 8 <= len(sentence) <= 140 or sentence.count("(") != sentence.count(")"):
         return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hephaestus_jax.forge.compose.settings import Draw
 from hephaestus_jax.forge.compose.tasks import READING, for_user, verb_of
-from hephaestus_jax.forge.compose.wording import capitalised, human, is_said, joined, singular, spelled
+from hephaestus_jax.forge.compose.wording import capitalised, human, is_plural, is_said, joined, singular, spelled
 from hephaestus_jax.formats.records import Json
 
 _INLINE = 70  # characters of values that go into the sentence of the task itself
@@ -35,7 +35,7 @@ _WITH = (
     "I'd like to {task}, using {values}.",
     "{Task}: {values}.",
 )
-_WITH_READING = ("Show me {things}, for {values}.", "Can I see {things}? Take {values}.")
+_WITH_READING = ("Show me {things} ({values}).", "Can I see {things}? {Sentences}.")
 _APART = (
     "{Request} {Sentences}.",
     "{Request} Here is what you need: {listed}.",
@@ -63,6 +63,7 @@ class Value:
     name: str  # as people say it
     text: str  # as people write it
     plain: bool  # no object, and short
+    several: bool = False
 
     @property
     def inline(self) -> str:
@@ -78,7 +79,12 @@ def values_of(arguments: Mapping[str, Json], said: str, leave: Collection[str] =
         text = spelled(value)
         bare = isinstance(value, bool)
         told = human(singular(name) if isinstance(value, list) and len(value) == 1 else name)
-        found.append(Value(told, f"set to {text}" if bare else text, not text.startswith(("{", "["))))
+        several = is_plural(told) and isinstance(value, str | list)
+        if name == "yes" and value is True:
+            told, text, bare = "answer to any question", "yes", False
+        said_so = Value(told, f"set to {text}" if bare else text, not text.startswith(("{", "[")), several)
+        if said_so not in found:  # "skuId" of a path and "SkuId" of a body
+            found.append(said_so)
     return found
 
 
@@ -128,8 +134,9 @@ def _pair(value: Value) -> str:
 
 
 def _sentence(value: Value) -> str:
-    plural = value.name.endswith("s") and not value.name.endswith("ss")
-    return f"the {value.name} {'are' if plural else 'is'} {value.text}"
+    if value.text.startswith("set to "):
+        return f"{value.name} should be {value.text.removeprefix('set to ')}"
+    return f"the {value.name} {'are' if value.several else 'is'} {value.text}"
 
 
 def follow_up(task: str, arguments: Mapping[str, Json], linked: Sequence[str], among: bool, draw: Draw) -> str:
@@ -148,8 +155,9 @@ def together(requests: Sequence[str], draw: Draw) -> str:
         count = {2: "two", 3: "three", 4: "four", 5: "five"}.get(len(requests), str(len(requests)))
         lines = "\n".join(f"{number}. {text}" for number, text in enumerate(requests, 1))
         return f"{opening.format(n=count, N=capitalised(count))}\n{lines}"
-    joints = ("Also: ", "And at the same time: ", "Besides, this: ", "And one more thing: ")
-    return " ".join([requests[0], *(draw.pick(joints) + text for text in requests[1:])])
+    joints = draw.shuffled(("Also: ", "At the same time: ", "Another thing: ", "And this, please: "))
+    told = [joints[number % len(joints)] + text for number, text in enumerate(requests[1:])]
+    return " ".join([requests[0], *told])
 
 
 def written(value: Json) -> str:

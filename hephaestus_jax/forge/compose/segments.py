@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from hephaestus_jax.forge.compose.links import Chain, Path
 from hephaestus_jax.forge.compose.offers import Offer
 from hephaestus_jax.forge.compose.settings import Draw
 from hephaestus_jax.forge.compose.tasks import READING, verb_of
-from hephaestus_jax.forge.compose.wording import is_said
+from hephaestus_jax.forge.compose.wording import is_said, scalars
 from hephaestus_jax.formats.records import ApiAction, Json, MessageAction, Step, TextObservation, canonical_json
 
 _THEN = ("Then this: ", "After that: ", "And then: ", "Once that is done: ")
@@ -52,7 +53,7 @@ class Telling:
         """No step, or one."""
         if case.result is None or not (self.always or draw.chance(self.share)):
             return []
-        words = replies.closing(case.task, case.output, draw)
+        words = replies.closing(case.task, case.output, draw, scalars(case.arguments))
         if words is None and self.always:
             words = "Here is the result." if verb_of(case.task) in READING else "Done."
         return [MessageAction(words, outcome="ok")] if words else []
@@ -93,6 +94,8 @@ def missing_parameter(case: Case, ids: Ids, telling: Telling, draw: Draw) -> Seg
 def _can_be_asked(value: Json, name: str, schema: Mapping[str, Json]) -> bool:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
+    if re.match(r"(?i)(?:is|has|enable)(?=[_A-Z])|.*ed$", name):  # a switch; "what is the enabled?"
+        return False
     return bool(unsaid({name: value}, schema, ""))  # neither a default nor the only choice
 
 
@@ -108,9 +111,11 @@ def parallel(cases: Sequence[Case], ids: Ids, telling: Telling, draw: Draw) -> S
 
 
 def independent(case: Case, others: Sequence[Case]) -> bool:
-    """Whether a call repeats none of the others' and needs nothing that only they return."""
-    call = canonical_json(case.arguments)
-    return not any(one.doc is case.doc and canonical_json(one.arguments) == call for one in others)
+    """Whether a call repeats none of the others', and is not asked for in the words of another API's."""
+    call, task = canonical_json(case.arguments), case.task.lower()
+    return not any(
+        canonical_json(one.arguments) == call if one.doc is case.doc else one.task.lower() == task for one in others
+    )
 
 
 def dependent(chain: Chain, ids: Ids, telling: Telling, draw: Draw) -> Segment | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from hephaestus_jax.forge.compose.wording import human, name_words, word_set
+from hephaestus_jax.forge.compose.wording import human, name_words, singular, word_set
 from hephaestus_jax.formats.records import ApiDoc, ApiExample
 
 LONGEST = 170  # characters of a task
@@ -16,8 +16,9 @@ _VERBS = word_set(
     "authorize backup ban batch begin bind blacklist block book browse build bulk buy calculate call cancel capture "
     "change charge check checkout choose claim clean clear clone close collect combine commence commit compare "
     "compile complete compose compute configure confirm connect consume continue convert copy correct count craft "
-    "create customize deactivate deallocate decide decline decode decompile decrease decrypt define delete deliver "
-    "demote deny deploy deprecate deprovision deregister derive describe designate destroy detach detect determine "
+    "create customize deactivate deallocate decide decommission decline decode decompile decrease decrypt define "
+    "delete deliver demote deny deploy deprecate deprovision deregister derive describe designate destroy detach "
+    "detect determine "
     "disable disallow disassociate discard disconnect discover dismiss dispatch display dissociate download drop dump "
     "duplicate edit email embed enable encode encourage encrypt end enforce engage enqueue enrich enroll ensure "
     "enumerate erase estimate evaluate evict exchange exclude execute expand expire export extend extract failover "
@@ -66,11 +67,26 @@ REMOVING = word_set(
     "abort archive cancel clear close deactivate delete deprovision deregister destroy detach disable discard drop "
     "erase expire invalidate kill purge remove revoke stop terminate undeploy unregister unsubscribe void"
 )
+_SORTS = (
+    READING,
+    word_set("add create generate insert post provision publish purchase register"),
+    word_set("delete deregister destroy erase remove terminate"),
+)
 _OBJECT = re.compile(
     r"(a|an|the|all|any|your|one|my|multiple|several|some|each|every|new|existing|specified|given|this|that|these|for|"
     r"by|in|on|to|up|up to|whether|if|how|it|its|from|with|two|an?other|whole|single|"
-    r"current|settings)\b",
+    r"current|settings|until|running|into|off)\b",
     re.I,
+)
+_SMALL = word_set(
+    "a an the all any your one my of in on to by for from with and or at into about as its it up out off via per "
+    "without within between under over using whether if how is are not new existing each every multiple this that"
+)
+_MAKING = word_set("create add insert generate make register")
+# The values say it: "get a rule by its ID", "create a project with the key and name".
+_NAMED = r"(?:[A-Za-z]+ ){0,2}(?:ID|id|Id|identifier|name|key|ARN)"
+_BY_NAME = re.compile(
+    rf",? (?:by|for|with|using|given|from|via) (?:(?:the|its|a|an|their|your) )?{_NAMED}(?: (?:and|or) {_NAMED})?$"
 )
 _ADVERB = r"(?:(?P<adverb>(?!apply|reply|supply)[A-Za-z]{3,}ly)\s+)?"
 _WORD = re.compile(_ADVERB + r"(?P<verb>[A-Za-z]+)(?P<rest>(?:[,/\s].*)?)$", re.S)
@@ -96,9 +112,17 @@ def task_of(doc: ApiDoc, example: ApiExample) -> str | None:
     It comes from the example's own intent, else from the API's summary, else from its name.
     """
     for text in (example.intent, doc.description):
-        if text and (task := imperative(text)):
+        if text and (task := imperative(text)) and not (text == example.intent and _is_another(task, doc)):
             return task
     return _noun_task(doc) or _named_task(doc)
+
+
+def _is_another(task: str, doc: ApiDoc) -> bool:
+    """Whether a task is of another sort than the API's own name: "delete a face", given for SearchFaces."""
+    name = doc.function or doc.name.rpartition(".")[2]
+    words = name_words(name.split()[-1] if doc.interface != "cli" else doc.name.split()[-1])
+    sorts = [next((n for n, s in enumerate(_SORTS) if verb in s), None) for verb in (verb_of(task), *words[:1])]
+    return len(sorts) == 2 and None not in sorts and sorts[0] != sorts[1]
 
 
 def verb_of(task: str) -> str:
@@ -121,10 +145,37 @@ def imperative(text: str) -> str | None:
         return None
     if base != verb:  # the verbs that go with a verb in the third person are in the third person too
         rest = re.sub(r"^((?:,? (?:and|or) |, |/)[a-z]+s\b)+", _also_bases, rest)
+    rest = re.sub(r"^ (?=(?:list|summary|count) of\b)", " a ", rest)
     base = {"return": "get", "returned": "get"}.get(base, base)
     task = f"{(found['adverb'] or '').lower()} {base}{rest}".strip()
     task = re.sub(r"\b(?:the|an?) (?:specified|given|requested|provided|supplied|indicated) (?=\w)", "the ", task)
-    return _shortened(task)
+    if (shortened := _shortened(_in_lower_case(task))) is None:
+        return None
+    bare = _BY_NAME.sub("", shortened)
+    return bare if len(bare.split()) > 1 else shortened
+
+
+def _in_lower_case(task: str) -> str:
+    """A heading in title case as a part of a sentence: "update Stripped String" as "update the stripped string"."""
+    verb, _, rest = task.partition(" ")
+    words = rest.split()
+    capital = [word for word in words if word.lower() not in _SMALL]
+    if not words or len(words) > 12 or not all(re.fullmatch(r"[A-Z][a-z'-]+|[A-Z]+s?|\d+", word) for word in capital):
+        return task
+    if not any(word.istitle() for word in capital):
+        return task
+    lowered = [word.lower() if word.istitle() else word for word in words]
+    if words[0].lower() in _SMALL:
+        return f"{verb} {' '.join(lowered)}"
+    end = next((place for place, word in enumerate(lowered) if word in _SMALL), len(lowered))
+    several = singular(lowered[end - 1]) != lowered[end - 1]
+    article = "" if several else _article(lowered[0]) if verb in _MAKING else "the "
+    return f"{verb} {article}{' '.join(lowered)}"
+
+
+def _article(word: str) -> str:
+    vowel = word[:1] in "aeiou" or (word.isupper() and word[:1] in "AEFHILMNORSX")
+    return "an " if vowel else "a "
 
 
 def base_form(verb: str) -> str | None:
@@ -151,6 +202,7 @@ def _first_sentence(text: str) -> str:
     paragraph = text.strip().split("\n\n")[0]
     paragraph = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", paragraph)
     paragraph = re.sub(r"<[^<>]{1,60}>|[`*]+", "", paragraph)
+    paragraph = re.sub(r"^[Vv]\d+(?:\.\d+)?\s*[-:]?\s+(?=[A-Z])", "", paragraph)  # "V1 Get Payout Statistics"
     sentence = re.split(
         r"(?<=[^.\s][.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?<!etc\.)\s+(?=[A-Z\"'(])", paragraph.strip()
     )[0]
@@ -180,6 +232,8 @@ def _noun_task(doc: ApiDoc) -> str | None:
     if not re.fullmatch(r"[\w ,'/-]+", sentence) or re.match(r"(this|it|when|if|endpoint|api|see)\b", sentence, re.I):
         return None
     first = sentence.split()[0]
+    if (task := _in_lower_case(f"get {sentence}")) != f"get {sentence}":
+        return task
     lowered = sentence if first.isupper() or not first.istitle() else sentence[0].lower() + sentence[1:]
     return f"get {lowered}" if _OBJECT.match(lowered) else f"get the {lowered}"
 

@@ -21,6 +21,7 @@ _ACRONYMS = word_set(
     "iam iban id imei ip ipv4 ipv6 iso json jwt kms lun mac mfa nat nfs nic os pdf php pin qr ram rds rest rsa s3 saml "
     "sdk sip sku sms sns sql sqs ssh ssl sso tcp tls ttl udp uri url utc uuid vat vlan vm vpc vpn xml yaml zip"
 )
+_NUMBERED = re.compile(r"\b(s|ec|IPv|md|sha|route|oauth|base|v) (?=\d)()", re.I)  # "s 3" is "s3"
 _PLAIN = re.compile(r"[^\s\"'`,;()\[\]{}]+")
 _WORDS_OF_TRUTH = {True: ("true", "yes", "on"), False: ("false", "no", "off"), None: ("null", "none")}
 
@@ -34,7 +35,7 @@ def name_words(name: str) -> tuple[str, ...]:
 def human(name: str) -> str:
     """An identifier as people say it: "VPC ID", "max results"."""
     words = name_words(name)
-    return " ".join(_spoken(word) for word in words) or name
+    return _NUMBERED.sub(r"\1\2", " ".join(_spoken(word) for word in words)) or name
 
 
 def _spoken(word: str) -> str:
@@ -48,10 +49,25 @@ def singular(word: str) -> str:
     lowered = word.lower()
     if (len(word) <= 3 and lowered != "ids") or lowered.endswith(("ss", "us", "is", "ous")):
         return word
-    for ending, instead in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("s", "")):
+    for ending, instead in (
+        ("statuses", "status"),
+        ("aliases", "alias"),
+        ("ies", "y"),
+        ("sses", "ss"),
+        ("xes", "x"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("s", ""),
+    ):
         if lowered.endswith(ending):
-            return word[: -len(ending)] + instead
+            kept = len(word) - len(ending)
+            return word[:kept] + (instead if ending == "ies" else word[kept : kept + len(instead)])
     return word
+
+
+def is_plural(name: str) -> bool:
+    """Whether an identifier ends with a word in the plural: "max_results", but not "status" or "address"."""
+    return singular(words[-1]) != words[-1] and words[-1] != "alias" if (words := name_words(name)) else False
 
 
 def spelled(value: Json) -> str:

@@ -27,6 +27,7 @@ _OTHER_SECTIONS = frozenset(
     )
     for title in line.split("/")
 )
+_STAGE = re.compile(r"\A\((?:ALPHA|BETA|PREVIEW|DEPRECATED)\)\s*", re.IGNORECASE)
 _LEADS_NOWHERE = re.compile(r"\n\n[^\n]*\boptions (?:are|supported|available)\b[^\n]*:\Z", re.IGNORECASE)
 
 
@@ -66,6 +67,9 @@ def documentation(page: Page, manual: Manual, provenance: Provenance) -> tuple[A
             returns = {**(returns or {}), "description": value}
     else:
         parameters, dropped = options_schema(item for section in page.sections for item in section.items())
+        needed = [item for section in page.section("REQUIRED FLAGS", "REQUIRED OPTIONS") for item in section.blocks]
+        if required := list(options_schema(block for block in needed if block.kind == "item")[0]["properties"]):
+            parameters["required"] = required
     doc = ApiDoc(
         name=f"{name}({manual.number})" if function else name,
         provider=_provider(page, name),
@@ -117,9 +121,17 @@ def _description(page: Page, manual: Manual, command: bool) -> str:
     for section in sections:
         blocks = [b for b in section.blocks if not (command and b.kind == "item" and b.tag.startswith(("-", "+")))]
         told = Block("text", children=blocks).told()
-        if told and told.rstrip(".") != manual.summary.rstrip("."):
+        if told and _is_alike(told.split("\n")[0][: len(manual.summary) + 20].partition(". ")[0], manual.summary):
+            parts[0] = told  # which begins with the summary
+        elif told:
             parts.append(told if section.level == 1 or not section.title else f"**{section.title}**\n\n{told}")
     return shortened(_LEADS_NOWHERE.sub("", "\n\n".join(parts)), DESCRIPTION)
+
+
+def _is_alike(told: str, summary: str) -> bool:
+    """Whether a text is but the summary again: "(BETA) Creates a disk." and "create a disk"."""
+    one, other = (re.sub(r"\W+", " ", _STAGE.sub("", text).lower()).strip() for text in (told, summary))
+    return one == other
 
 
 def _errors(page: Page, function: bool) -> tuple[ApiError, ...]:
@@ -144,7 +156,9 @@ def _examples(page: Page) -> tuple[ApiExample, ...]:
         said = intent
         while pending:
             block, given = pending.pop()
-            if block.kind == "text":
+            if block.kind == "text" and block.text.startswith("$ ") and len(block.text) <= LONGEST_EXAMPLE:
+                found.append(_example(block.text.replace(" \\ ", " \\\n    "), said))  # a command set as running text
+            elif block.kind == "text":
                 said = block.text
             elif block.kind == "item":
                 commandlike = (

@@ -49,6 +49,8 @@ class _Reader:
     def __init__(self, roff: Roff, builder: Builder) -> None:
         self.roff, self.builder = roff, builder
         self.name = ""
+        self.returned, self.function = "", ""  # of the prototype that is read
+        self.taken: list[str] = []
         self.lists: list[bool] = []  # whether the items of an open list have tags
 
     def read(self, line: str) -> None:
@@ -63,8 +65,32 @@ class _Reader:
             return
         name, _, rest = line[1:].strip().replace("\t", " ").partition(" ")
         arguments = self.roff.arguments(rest)
+        sections = self.builder.page.sections
+        if sections and sections[-1].title.upper() == "SYNOPSIS" and self._prototype(name, arguments):
+            return
         if not self._block(name, arguments):
             self.builder.text(self.inline([name, *arguments]) if name in _CALLABLE else "")
+
+    def _prototype(self, name: str, arguments: list[str]) -> bool:
+        """A line of a C function's prototype, which is shown as C has it; whether it is one."""
+        if name == "In" and arguments:
+            self.builder.text(f"#include <{arguments[0]}>")
+        elif name == "Ft":
+            self.returned = " ".join(arguments)
+        elif name == "Fn" and arguments:
+            self.builder.paragraph()
+            self.builder.text(f"{self.returned} {arguments[0]}({', '.join(arguments[1:])});".strip())
+        elif name == "Fo" and arguments:
+            self.function, self.taken = arguments[0], []
+        elif name == "Fa" and self.function:
+            self.taken += arguments
+        elif name == "Fc" and self.function:
+            self.builder.paragraph()
+            self.builder.text(f"{self.returned} {self.function}({', '.join(self.taken)});".strip())
+            self.function = ""
+        else:
+            return False
+        return True
 
     def _block(self, name: str, arguments: list[str]) -> bool:
         builder = self.builder

@@ -15,6 +15,7 @@ LONGEST_SYNOPSIS = 10_000  # characters in which a prototype is looked for
 
 _BETWEEN = re.compile(r"(?:\s*[,|/]\s*|\s+or\s+|\s{2,}|\s+(?=--?[A-Za-z]))(?=[-+]|\[-)")
 _FLAG = re.compile(r"(--?(?:\[no-?\])?[A-Za-z0-9?#@%][\w.:+-]*|-[!$*^&(]|\+[A-Za-z]\w*)(.*)", re.DOTALL)
+_DEFAULT = re.compile(r";\s*default=\"([^\"]*)\"")
 _NEGATED = re.compile(r"--\[no-?\]")
 _PROTOTYPE = r"(?:^|[;\n])\s*([\w\s*]+?)\b{}\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)\s*;"
 _INTEGERS = re.compile(
@@ -63,7 +64,10 @@ def _option(flags: list[tuple[str, str]], item: Block) -> dict[str, Json]:
     made: dict[str, Json] = {"type": "boolean"}
     if argument:
         made = {"type": ["boolean", "string"] if optional else "string"}
-    written = f"`{item.tag}`" if "`" not in item.tag else item.tag
+    tag = _DEFAULT.sub("", item.tag)
+    if made["type"] == "string" and (default := _DEFAULT.search(item.tag)):
+        made["default"] = default[1]
+    written = f"`{tag}`" if "`" not in tag else tag
     text = shortened(item.told(), DESCRIPTION - len(written))
     made["description"] = f"{written}: {text}" if text else written
     return made

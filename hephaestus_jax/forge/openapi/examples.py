@@ -12,7 +12,7 @@ from jsonschema.exceptions import SchemaError
 
 from hephaestus_jax.forge.openapi.inputs import Content, Input, Inputs, templates
 from hephaestus_jax.forge.openapi.patterns import BoundedValidator
-from hephaestus_jax.forge.openapi.samples import Samples, parsed, stated_value
+from hephaestus_jax.forge.openapi.samples import Samples, dated, parsed, stated_value
 from hephaestus_jax.forge.openapi.schemas import MISSING, Schemas, coerced
 from hephaestus_jax.forge.prose import clean, shortened
 from hephaestus_jax.formats.records import ApiExample, Json
@@ -63,7 +63,7 @@ class Examples:
         stated += [value for _, value in named.values()]
         for value in stated:
             if (found := stated_value(value, kind, self._schemas.spend)) is not MISSING and found != "":
-                return found, True
+                return dated(found, one.node, self._schemas), True
         found = self._requests.of(one.node)
         return (found, True) if found is not MISSING else (self._requests.fallback(one.node), False)
 
@@ -79,7 +79,7 @@ class Examples:
 
     def _named(self, content: Content | None, samples: Samples) -> dict[str, tuple[str, Json]]:
         """Name → (what is said about it, value) of the examples of a body; the name "" of one that has none."""
-        if content is None:
+        if content is None or content.is_binary:
             return {}
         kind = content.node.own.get("type")
         found: dict[str, tuple[str, Json]] = {}
@@ -92,7 +92,7 @@ class Examples:
                 and (made := stated_value(value, kind, self._schemas.spend)) is not MISSING
                 and made != ""
             ):
-                found[name] = (told, made)
+                found[name] = (told, dated(made, content.node, self._schemas))
         if not found and (made := samples.of(content.node)) is not MISSING:
             found[""] = ("", made)
         return found
@@ -218,16 +218,19 @@ class _Use:
 
 
 def _address_of(path: str) -> re.Pattern[str] | None:
-    """What an address looks like that leads to this path or to something below it; a group for each template.
+    """What an address looks like that leads to this path; a group for each template.
 
-    None for a path without words of its own, and for templates side by side, which could be read in many ways.
+    It may lead to something below a path that ends in a word; below a template it could all be one value, such as a
+    Git reference with slashes. None for a path without words of its own, and for templates side by side, which could
+    be read in many ways.
     """
     parts = re.split(r"\{([^{}]+)\}", path)
     crowded = any(segment.count("{") > 1 for segment in path.split("/"))
     if crowded or path.count("/") < 2 or len(set(parts[1::2])) != len(parts[1::2]):
         return None
     pattern = r"([^/?#{}\s]+)".join(map(re.escape, parts[::2]))
-    return re.compile(rf"https?://[^/\s]+(?:/[^/\s?#]+){{0,3}}{pattern}(?=[/?#{{]|$)")
+    end = "?#{" if path.endswith("}") else "/?#{"
+    return re.compile(rf"https?://[^/\s]+(?:/[^/\s?#]+){{0,3}}{pattern}(?=[{end}]|$)")
 
 
 def _query(name: str, value: Json) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from collections import deque
 from typing import Literal
 
 from hephaestus_jax.forge.openapi.schemas import Node, Schemas
+from hephaestus_jax.forge.openapi.wording import without_echo, without_required
 from hephaestus_jax.forge.prose import shortened
 from hephaestus_jax.formats.records import Json
 
@@ -56,9 +57,12 @@ class Expansion:
             self._waiting.append((node, target, level, above))
         return target
 
-    def _nested(self, child: Json, name: str, level: int, above: tuple[int, ...]) -> dict[str, Json]:
+    def _nested(
+        self, child: Json, name: str, level: int, above: tuple[int, ...], is_required: bool = False
+    ) -> dict[str, Json]:
         node = self._schemas.node(child)
-        return self._target(node, level, above, shortened(node.description or _title(node, name), NESTED_DESCRIPTION))
+        told = without_echo(without_required(node.description) if is_required else node.description, name)
+        return self._target(node, level, above, shortened(told or _title(node, name), NESTED_DESCRIPTION))
 
     def _fill(self, node: Node, target: dict[str, Json], level: int, above: tuple[int, ...]) -> None:
         if node.identity in above or len(above) >= LONGEST_PATH or self._nodes >= MOST_NODES:
@@ -69,8 +73,8 @@ class Expansion:
             self._fill_properties(node, target, level, above)
         if node.places:
             target["prefixItems"] = [self._nested(place, "", level, above) for place in node.places]
-        elif node.items is not None and (items := self._nested(node.items, "", level, above)):
-            target["items"] = items
+        elif node.items is not None and not self._schemas.node(node.items).is_empty:
+            target["items"] = self._nested(node.items, "", level, above)
         if node.variants:
             forms = [self._nested(form, "", level, above) for form in node.variants]
             if node.more_variants:
@@ -92,7 +96,9 @@ class Expansion:
         shown = {name: child for name, child in node.properties.items() if not self.is_hidden(child)}
         kept = self.within_limit(shown, node.required)
         self.left_out += len(shown) - len(kept)
-        target["properties"] = {name: self._nested(child, name, level + 1, above) for name, child in kept.items()}
+        target["properties"] = {
+            name: self._nested(child, name, level + 1, above, name in node.required) for name, child in kept.items()
+        }
         if required := [name for name in kept if name in node.required]:
             target["required"] = required
 

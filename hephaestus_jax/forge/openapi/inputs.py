@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from hephaestus_jax.forge.openapi.documents import text_of
 from hephaestus_jax.forge.openapi.schemas import Node, Schemas
+from hephaestus_jax.forge.openapi.wording import says_required, without_echo, without_required, worded
 from hephaestus_jax.forge.prose import clean
 from hephaestus_jax.formats.records import Json
 
@@ -17,7 +18,7 @@ MOST_PARAMETERS = 1_000  # that are looked at
 _TEMPLATE = re.compile(r"\{([^{}]+)\}")
 # Headers that are no parameters in OpenAPI, that identify the caller, or that a client fills in by itself.
 _NO_PARAMETERS = re.compile(
-    r"accept|content-type|content-length|authorization|host|cookie|user-agent|(?:x-)?api-?_?key|apikey|"
+    r"accept|content-type|content-length|authorization|host|cookie|user-agent|(?:x-)?api-?_?key|apikey|jwt|"
     r"x-amz-(?:content-sha256|date|algorithm|credential|security-token|signature|signedheaders)|x-amz-target|"
     r"(?:x-)?(?:access|auth)[-_]?token|oauth[-_]token|ocp-apim-subscription-key|\$\.xgafv",
     re.IGNORECASE,
@@ -27,7 +28,23 @@ _KEY_HEADER = re.compile(
     re.IGNORECASE,
 )
 _KEY_NAME = re.compile(r"key|token|auth|api[-_]?key|[a-z]*access[-_]?token|hapikey|app_?id|app_?key", re.IGNORECASE)
-_KEY = re.compile(r"(?:your |the |an? )?api key\b|access token\b|oauth (?:2\.0 )?token\b|bearer token\b", re.IGNORECASE)
+_KEY = re.compile(
+    r"(?:your |the |an? |user'?s? |registered |personal |private |secret |developer |valid )*"
+    r"(?:(?:api|app|application|subscription)[- ]?key\b|access token\b|oauth (?:2\.0 )?token\b|bearer token\b)",
+    re.IGNORECASE,
+)
+_OWN_KEY = re.compile(r"your (?:[\w.'-]+ ){0,4}(?:api[- ]?key|access token|auth(?:entication)? token)\b", re.IGNORECASE)
+# How a response is to be wrapped for a browser's script: nothing that a caller of the operation asks for.
+_CALLBACK = re.compile(r"callback|jsonp|_?cb|jsoncallback", re.IGNORECASE)
+# Parameters that every operation of Google's services has: how a response is written, whom a call is counted for.
+_GOOGLE = re.compile(
+    r"\$\.xgafv|access_token|alt|bearer_token|callback|fields|key|oauth_token|pp|prettyPrint|quotaUser|uploadType|"
+    r"upload_protocol|userIp"
+)
+_DATED_VERSION = re.compile(r"\d{4}-\d\d-\d\d(?:[-.]\w+)*")
+_UNREADABLE = re.compile(
+    r"(?:image|audio|video|font)/.*|application/(?:pdf|zip|gzip|octet-stream|x-tar|vnd\.ms-.*)", re.IGNORECASE
+)
 _BOILERPLATE_BODY = re.compile(r"(?:the )?(?:request )?(?:body|payload|request|parameters?|input)(?: object)?\.?", re.I)
 
 
@@ -64,6 +81,13 @@ class Content:
     def is_json(self) -> bool:
         """Whether it travels as JSON."""
         return _rank(self.media_type) == 0
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether no text could show it: what is stated as an example of it can only be about it."""
+        has_fields = self.node.properties or self.node.type in ("object", "array")
+        is_file = self.node.own.get("format") == "binary" or _UNREADABLE.match(self.media_type) is not None
+        return is_file and not has_fields
 
 
 @dataclass(frozen=True)
@@ -120,9 +144,13 @@ def _parameters(
     taken: set[str] = set()
     own = [(raw, False) for raw in _list(operation.get("parameters"))]
     shared = [(raw, True) for raw in _list(item.get("parameters"))]
-    for raw, is_shared in (own + shared)[:MOST_PARAMETERS]:
-        made = _parameter(schemas.references.resolved(raw), schemas)
-        if made is None or (made.place, made.stated) in declared or _is_secret(made, secrets):
+    stated = [(schemas.references.resolved(raw), is_shared) for raw, is_shared in (own + shared)[:MOST_PARAMETERS]]
+    is_google = any(raw.get("name") == "$.xgafv" for raw, is_shared in stated if is_shared)
+    for raw, is_shared in stated:
+        made = _parameter(raw, schemas)
+        if made is None or (made.place, made.stated) in declared or _is_unwanted(made, secrets):
+            continue
+        if is_google and is_shared and _GOOGLE.fullmatch(made.stated):
             continue
         if made.place == "path" and f"{{{made.stated}}}" not in path and "{" not in made.stated:
             continue  # nowhere to put it
@@ -148,18 +176,49 @@ def _parameter(raw: dict[str, Any], schemas: Schemas) -> Input | None:
     node = content.node if content else schemas.node(schema)
     if raw.get("deprecated") is True and not node.own.get("deprecated"):
         node = replace(node, own={**node.own, "deprecated": True})
-    told = clean(raw["description"]) if isinstance(raw.get("description"), str) else ""
+    node = _settled(name, place, node, schemas)
+    told = worded(raw["description"])[0] if isinstance(raw.get("description"), str) else ""
     required = place == "path" or raw.get("required") is True
     name = text_of(name)
-    return Input(name, name, cast(Place, place), required, node, told or node.description, raw=raw)
+    told = told or node.description
+    required |= "required" not in raw and says_required(told)
+    told = without_echo(without_required(told) if required else told, name)
+    return Input(name, name, cast(Place, place), required, node, told, raw=raw)
 
 
-def _is_secret(made: Input, secrets: frozenset[str]) -> bool:
+def _settled(name: str, place: str, node: Node, schemas: Schemas) -> Node:
+    """What a parameter's place and name say about its value: one in the path is never null, and has no default.
+
+    What is stated as such a default is an example. The version that Azure's operations demand of every call is that of
+    the description.
+    """
+    if place == "path" and isinstance(stated := node.own.get("type"), list):
+        kinds = [kind for kind in stated if kind != "null"]
+        node = replace(node, own={**node.own, "type": kinds[0] if len(kinds) == 1 else kinds or stated})
+    if place == "path" and "default" in node.own:
+        own = {key: value for key, value in node.own.items() if key != "default"}
+        return replace(node, own=own, examples=(*node.examples, node.own["default"]))
+    if name == "api-version" and place == "query" and not node.own.keys() & {"default", "enum", "const"}:
+        info = schemas.references.document.get("info")
+        version = info.get("version") if isinstance(info, dict) else None
+        if isinstance(version, str) and _DATED_VERSION.fullmatch(version):
+            return replace(node, own={**node.own, "default": version})
+    return node
+
+
+def _is_unwanted(made: Input, secrets: frozenset[str]) -> bool:
+    """Whether it carries a credential, or what a client fills in by itself."""
     if made.place == "path":
         return False
     named = _KEY_NAME.fullmatch(made.stated) is not None and _KEY.match(made.description) is not None
+    named |= _OWN_KEY.match(made.description) is not None
     named |= made.place == "header" and _KEY_HEADER.fullmatch(made.stated) is not None
+    named |= _is_callback(made.stated, made.description)
     return named or made.stated.lower() in secrets or _NO_PARAMETERS.fullmatch(made.stated) is not None
+
+
+def _is_callback(name: str, description: str) -> bool:
+    return _CALLBACK.fullmatch(name) is not None and "jsonp" in f"{name} {description}".lower()
 
 
 def _body_inputs(body: Content, request: dict[str, Any], taken: set[str], schemas: Schemas) -> tuple[list[Input], bool]:
@@ -169,10 +228,12 @@ def _body_inputs(body: Content, request: dict[str, Any], taken: set[str], schema
         fields = []
         for name, schema in node.properties.items():
             part = schemas.node(schema)
-            if not part.read_only:
+            if not part.read_only and not _is_callback(name, part.description):
                 unique = _unique(name, "body", taken)
                 taken.add(unique)
-                fields.append(Input(unique, name, "body", name in node.required, part, part.description))
+                required = name in node.required
+                told = without_required(part.description) if required else part.description
+                fields.append(Input(unique, name, "body", required, part, without_echo(told, name)))
         return fields, True
     told = clean(request["description"]) if isinstance(request.get("description"), str) else ""
     if node.is_bare and not body.is_json:

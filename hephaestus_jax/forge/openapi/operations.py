@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:  # the package of the sources imports this one
     from hephaestus_jax.forge.sources.source import SourceFile
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options", "trace")
+_COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")  # "/pets/:id", as routers of some languages write it
+_WRITTEN_TIME = re.compile(r"[A-Z][a-z]{2} [A-Z][a-z]{2} \d\d \d{4} ")  # that of a serializer, in place of a date
+_SLASHES = re.compile(r"(?<!:)/{2,}")
 LONGEST_PATH = 1_000  # characters
 KEPT_RESULTS = 256  # expanded responses that are kept, since neighbouring operations share them
 
@@ -72,7 +76,8 @@ class _Reader:
         info = document.get("info")
         info = info if isinstance(info, dict) else {}
         self._licence = licence or stated_licence(info.get("license"))
-        self._version = " ".join(text_of(str(info.get("version", ""))).split())[:60]
+        version = " ".join(text_of(str(info.get("version", ""))).split())[:60]
+        self._version = "" if _WRITTEN_TIME.match(version) else version
         servers = swagger2.servers(document) if self._is_2 else document.get("servers")
         self._host, self._base = base_path(servers)
         title = info.get("title")
@@ -110,7 +115,7 @@ class _Reader:
     def _record(
         self, method: str, path: str, item: dict[str, Any], operation: dict[str, Any], where: str
     ) -> ApiDoc | None:
-        path = text_of(path)
+        path = _SLASHES.sub("/", _COLON.sub(r"/{\1}", text_of(path)))
         description = description_of(operation, item, path)
         if not description:
             return None
@@ -159,7 +164,7 @@ class _Reader:
         expansion.left_out += len(by_name) - len(kept)
         properties: dict[str, Json] = {}
         for name, one in kept.items():
-            schema = expansion.start(one.node, 2, one.description or None)
+            schema = expansion.start(one.node, 2, one.description)
             schema["x-in"] = one.place
             properties[name] = schema
         expansion.run()

@@ -14,7 +14,10 @@ DEEPEST = 6  # levels that are put together
 MOST_FIELDS = 200  # of one value
 _LARGEST = 20_000  # characters of one example as JSON
 # What generators write where nobody gave an example.
-_PLACEHOLDER = re.compile(r'"(?:string|<(?:string|number|integer|boolean|long|float|double|dateTime)>|\{\{[^"]*\}\})"')
+_PLACEHOLDER = re.compile(r'"(?:string|<[A-Za-z][\w .-]*>|\{[A-Za-z][\w .]*\}|\{\{[^"]*\}\})"')
+
+
+_POINT_IN_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d.*")
 
 
 def stated_value(value: Json, kind: Json, spend: Callable[[int], None]) -> Json:
@@ -62,6 +65,23 @@ def parsed(text: str) -> Json:
         return MISSING
 
 
+def dated(value: Json, node: Node, schemas: Schemas, depth: int = 0) -> Json:
+    """The value with dates where a date is asked for, in place of the points in time that serializers make of them."""
+    if isinstance(value, str):
+        return value[:10] if node.own.get("format") == "date" and _POINT_IN_TIME.fullmatch(value) else value
+    if depth >= DEEPEST:
+        return value
+    if isinstance(value, dict) and node.properties:
+        parts = node.properties
+        return {
+            key: dated(item, schemas.node(parts[key]), schemas, depth + 1) if key in parts else item
+            for key, item in value.items()
+        }
+    if isinstance(value, list) and node.items is not None:
+        return [dated(item, schemas.node(node.items), schemas, depth + 1) for item in value]
+    return value
+
+
 class Samples:
     """Example values of the schemas of one document.
 
@@ -87,7 +107,8 @@ class Samples:
         """The value that the schema states for itself as an example, without its fields."""
         kind = node.own.get("type")
         values = (stated_value(example, kind, self._schemas.spend) for example in node.examples)
-        return next((value for value in values if value is not MISSING and value != ""), MISSING)
+        value = next((value for value in values if value is not MISSING and value != ""), MISSING)
+        return value if value is MISSING else dated(value, node, self._schemas)
 
     def fallback(self, node: Node) -> Json:
         """The default, the constant, or the only value there is."""

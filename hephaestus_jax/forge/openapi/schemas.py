@@ -7,13 +7,13 @@ the document has them. `expand` puts nodes together to a tree.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from hephaestus_jax.forge.openapi.documents import DEEPEST, Refused, plain, text_of
 from hephaestus_jax.forge.openapi.patterns import is_safe_pattern
 from hephaestus_jax.forge.openapi.references import References
+from hephaestus_jax.forge.openapi.wording import worded
 from hephaestus_jax.forge.prose import clean
 from hephaestus_jax.formats.records import Json, canonical_json
 
@@ -33,12 +33,14 @@ _TYPE_NAMES = {
     "list": "array", "long": "integer", "map": "object", "str": "string", "text": "string", "timestamp": "string",
     "url": "string", "uuid": "string",
 }  # fmt: skip
+_TYPE_WORDS = frozenset([*TYPES, "bool", "none", "list", "str", "text", "enum"])  # as a format they say nothing
+_FORMATS = {"datetime": "date-time", "google-datetime": "date-time", "timestamp": "date-time", "guid": "uuid"}
+_WHOLE_NUMBERS = frozenset(["int", "integer", "int32", "int64", "long"])
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _ABOUT = {"uniqueItems": "array", "multipleOf": "number", **dict.fromkeys(_BOUNDS, "number")} | {
     key: {"Length": "string", "Items": "array", "Properties": "object"}[key[3:]] for key in _COUNTS
 }  # the type of values that a constraint is about
-_CLASS_NAME = re.compile(r"(?:[A-Z]+[a-z0-9]+){2,}(?:Model|Dto|DTO|Request|Response|Input|Output)?\.?")
 _LIMITS_OF_TYPES = (2**31 - 1, -(2**31))  # what a number type can hold says nothing about the parameter
 
 
@@ -80,6 +82,11 @@ class Node:
         """Whether nothing at all is said about values."""
         children = self.properties or self.variants or self.items is not None or self.additional is not None
         return not (self.own or children or self.places)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all is said, not even in words."""
+        return self.is_bare and not self.description and not self.title
 
 
 EMPTY = Node()
@@ -145,10 +152,8 @@ class Schemas:
         if len(properties) > MOST_NODE_PROPERTIES:
             properties = dict(list(properties.items())[:MOST_NODE_PROPERTIES])
         self.spend(len(properties))
-        description = schema.get("description")
-        description = clean(description) if isinstance(description, str) else ""
-        if _CLASS_NAME.fullmatch(description):
-            description = ""
+        stated = schema.get("description")
+        description, read_only = worded(stated) if isinstance(stated, str) else ("", False)
         items = schema.get("items")
         places = _list(schema.get("prefixItems")) or (items if isinstance(items, list) else [])
         additional = schema.get("additionalProperties")
@@ -162,7 +167,7 @@ class Schemas:
             items=items if isinstance(items, dict) else None,
             places=tuple(places[:MOST_VARIANTS]),
             additional=additional if additional is False or (isinstance(additional, dict) and additional) else None,
-            read_only=schema.get("readOnly") is True,
+            read_only=schema.get("readOnly") is True or read_only,
             write_only=schema.get("writeOnly") is True,
             examples=_examples(schema),
         )
@@ -173,8 +178,10 @@ class Schemas:
         more = ""
         if kinds := _types(schema):
             made["type"] = kinds[0] if len(kinds) == 1 else kinds
-        if isinstance(form := schema.get("format"), str) and form and form != made.get("type"):
-            made["format"] = text_of(form)[:60]
+        form = schema.get("format")
+        if isinstance(form, str) and form and form.lower() not in _TYPE_WORDS:
+            known = form.lower() if form.lower() in _WHOLE_NUMBERS else text_of(form)[:60]
+            made["format"] = _FORMATS.get(form.lower(), known)
         elif schema.get("type") == "file":
             made["format"] = "binary"
         if isinstance(values := schema.get("enum"), list) and values:
@@ -298,6 +305,8 @@ def _types(schema: dict[str, Json]) -> list[str]:
     stated = [kind for kind in _list(schema.get("type")) if isinstance(kind, str)]
     named = (kind if kind in TYPES else _TYPE_NAMES.get(kind.strip().lower(), kind.strip().lower()) for kind in stated)
     kinds = list(dict.fromkeys(kind for kind in named if kind in TYPES))
+    if str(schema.get("format")).lower() in _WHOLE_NUMBERS:
+        kinds = list(dict.fromkeys("integer" if kind == "number" else kind for kind in kinds))
     if not kinds:
         values = schema.get("enum")
         if isinstance(schema.get("properties"), dict) and schema["properties"]:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from hephaestus_jax.forge.clouds.aws_commands import Command, commands_of
 from hephaestus_jax.forge.clouds.command_lines import CommandLine, parsed
-from hephaestus_jax.forge.clouds.options import CLI_OPTION, arguments_of, seen_properties, usage
+from hephaestus_jax.forge.clouds.options import CLI_OPTION, arguments_of, property_name, seen_properties, usage
 from hephaestus_jax.forge.clouds.reading import fitting
 from hephaestus_jax.forge.clouds.rst_examples import Page, page
 from hephaestus_jax.forge.sources.source import Package, SourceFile, source
@@ -59,6 +59,7 @@ _OUTFILE: dict[str, Json] = {
         CLI_OPTION: "outfile",
     }
 }
+_NAMED = re.compile(r",? (?:named|called) [`\"'\w.-]+\.?$")  # of an example; the description is of the command
 _PAGES = re.compile(r"-(examples|description|synopsis)$")  # parts of the page of one of its own commands
 
 
@@ -75,7 +76,7 @@ def read_aws_cli(file: SourceFile, quarantine: Quarantine) -> Iterator[ApiDoc]:
         return
     if (text := file.text(quarantine)) is None:
         return
-    found = page(text)
+    found = _of_command(page(text), name)
     if not found.examples:
         quarantine.add("no example", file.place(), "no command of the AWS command line in it")
         return
@@ -89,23 +90,53 @@ def _command_name(path: str) -> str | None:
     return " ".join(["aws", *parts])
 
 
+def _of_command(found: Page, name: str) -> Page:
+    """The page without examples of other commands, which some pages show by mistake."""
+    words = r"\s+(?:--[\w-]+[\s=]+\S+\s+)*".join(map(re.escape, name.split()))  # aws --region x s3 ls
+    return Page(tuple(e for e in found.examples if re.search(rf"(?<!\S){words}(?!\S)", e.call)), found.headings)
+
+
 def _example_doc(name: str, found: Page, file: SourceFile) -> ApiDoc:
     lines = [_command_line(example.call, name) for example in found.examples]
     properties: dict[str, Json] = dict(seen_properties(line for line in lines if line))
     if name.removeprefix("aws ") in _STREAMS and any(line and line.positional for line in lines):
         properties = {**_OUTFILE, **properties}
     parameters: dict[str, Json] = {"type": "object", "properties": properties}
+    processing = ("parameters from examples",)
+    if required := _required(name, lines):
+        parameters["required"] = required
+        processing = ("parameters from examples, required are those that name the thing in each of them",)
     return ApiDoc(
         name=name,
         provider=PROVIDER,
         description=_description(found),
-        provenance=replace(file.provenance(), processing=("parameters from examples",)),
+        provenance=replace(file.provenance(), processing=processing),
         signature=usage(name, parameters),
         parameters=parameters,
         examples=_examples(found, lines, parameters),
         interface="cli",
         function=_function(name),
     )
+
+
+def _required(name: str, lines: Sequence[CommandLine | None]) -> list[str]:
+    """The options that name what a command works on and that no example leaves out.
+
+    The pages do not say what is required. By AWS's service models 94 % of these are: lists, which filter by such
+    options, and further options of commands that change things, which may be left out, are not among them.
+    """
+    if not lines or None in lines:
+        return []
+    given = [line.options for line in lines if line]
+    verb = name.split()[-1].split("-")[0]
+    names = [
+        option
+        for place, option in enumerate(given[0])
+        if option.endswith(("-id", "-arn", "-name", "-identifier")) and (place == 0 or verb in ("get", "delete"))
+    ]
+    if verb in ("list", "describe", "search"):
+        return []
+    return [property_name(option) for option in names if all(options.get(option) for options in given)]
 
 
 def _own_doc(command: Command, file: SourceFile, quarantine: Quarantine) -> ApiDoc:
@@ -163,7 +194,8 @@ def _examples(
 
 def _description(found: Page) -> str:
     """What a command is for, told by the headings of its examples."""
-    headings = [heading for heading in found.headings if heading] or [e.intent for e in found.examples if e.intent]
+    headings = [heading for heading in found.headings if heading]
+    headings = headings or [_NAMED.sub(".", e.intent) for e in found.examples if e.intent]
     if not headings:
         return ""
     first, *others = dict.fromkeys(headings)

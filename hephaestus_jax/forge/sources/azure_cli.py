@@ -120,9 +120,9 @@ class _CommandModule:
         told = self.helps.get(name)
         if told is None or from_class is None:
             return told or from_class
-        return replace(
-            told, description=told.description or from_class.description, examples=told.examples or from_class.examples
-        )
+        known = {" ".join(text.split()) for _, text in told.examples}
+        more = tuple(example for example in from_class.examples if " ".join(example[1].split()) not in known)
+        return replace(told, description=told.description or from_class.description, examples=(*told.examples, *more))
 
     def _function_help(self, name: str) -> Help | None:
         """The docstring of the function behind a command, up to its parameters."""
@@ -192,11 +192,13 @@ class _CommandModule:
             return {}
         known = {**GLOBAL, **self.tables.known(name)}
         made: dict[str, dict[str, Json]] = {}
-        for argument, settings in known.items():
+        for argument, settings in reversed(known.items()):  # of two with one spelling the nearer one is the command's
             schema = argument_schema(argument, settings)
-            if schema and argument not in properties and set(str(schema[CLI_OPTION]).split()) & set(missing):
+            spellings = set(str(schema[CLI_OPTION]).split()) if schema else set()
+            if schema and argument not in properties and spellings & set(missing):
                 made[argument] = schema
-        return made
+                missing = [option for option in missing if option not in spellings]
+        return dict(reversed(made.items()))
 
 
 def _arguments_only(path: str, text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from hephaestus_jax.forge.clouds.expand import Member, Shape, expanded
-from hephaestus_jax.forge.clouds.intents import intent
+from hephaestus_jax.forge.clouds.intents import intent, summary_first
 from hephaestus_jax.forge.clouds.names import python_call, snake_case
 from hephaestus_jax.forge.clouds.reading import fitting, is_shallow, json_object, mapping, result_text, sequence, text
 from hephaestus_jax.forge.prose import clean, shortened
@@ -21,6 +22,8 @@ DESCRIPTION_CHARACTERS = 6_000
 _BOTOCORE = Package(
     "pypi", "botocore", "1.44.5", "8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921", "Apache-2.0"
 )
+_EMPTY = re.compile(r"Returns? (?:an? )?(?:empty|no) (?:response|content)\.?", re.IGNORECASE)
+_TERM = re.compile(r"^- ([A-Z][\w ]{2,40}) :\n+(?=\S)", re.MULTILINE)
 _TYPES: dict[Json, dict[str, Json]] = {
     "structure": {"type": "object"},
     "list": {"type": "array"},
@@ -134,7 +137,9 @@ class _Service:
 
 
 def _words(stated: Mapping[str, Json]) -> str:
-    words = clean(text(stated.get("documentation")))
+    words = _TERM.sub(r"- \1:", clean(text(stated.get("documentation"))))
+    words = re.sub(r"(?<=\w)\.\.(?=\s|$)", ".", words)
+    words = "" if _EMPTY.fullmatch(words) else words
     if stated.get("deprecated") is True and (reason := clean(text(stated.get("deprecatedMessage")))):
         words = words if reason in words else f"{words}\n\nDeprecated: {reason}".strip()
     return words
@@ -164,7 +169,7 @@ def _operation_doc(
     return ApiDoc(
         name=f"{service.name}.{name}",
         provider=PROVIDER,
-        description=shortened(_words(operation), DESCRIPTION_CHARACTERS),
+        description=shortened(summary_first(_words(operation)), DESCRIPTION_CHARACTERS),
         provenance=replace(provenance, processing=parameters.processing),
         parameters=schema,
         returns=returns.schema if returns and returns.schema.get("properties") else None,

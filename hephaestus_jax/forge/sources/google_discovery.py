@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from hephaestus_jax.forge.clouds.expand import Expanded, Member, Shape, expanded
+from hephaestus_jax.forge.clouds.google_words import is_unusable, worded
 from hephaestus_jax.forge.clouds.reading import json_object, mapping, sequence, text
-from hephaestus_jax.forge.prose import clean
 from hephaestus_jax.forge.sources.source import Package, SourceFile, source
 from hephaestus_jax.formats.quarantine import Quarantine
 from hephaestus_jax.formats.records import ApiDoc, Json
@@ -25,15 +25,14 @@ _CLIENT = Package(
 _DEEPEST_RESOURCE = 20
 _TYPES = frozenset(["string", "integer", "number", "boolean", "array", "object"])
 _LIMITS = {"minimum": "minimum", "maximum": "maximum"}
+_FORMATS = {"google-datetime": "date-time"}
 _LONGEST_PATTERN = 200
-# "If true, it is kept.By default it is not": a line end that was lost.
-_GLUED = re.compile(
-    r"(?<=\s)([a-z]{2,})\.(?=(?:The|This|These|If|By|For|When|In|It|A|An|Only|Defaults?|Valid|You|Note|Use|Required|See|Must|"
-    r"Can|Each|To|Not|Example|Supported|Deprecated|Returned|Output|Optional|Possible)\s)"
-)
 _NECESSITY = re.compile(
-    r"^\W{0,2}(required|optional|output[ -]only|immutable|identifier)\b(?:[\]*]|[.:;](?=\s|$))+\s*", re.IGNORECASE
+    r"^\W{0,2}(required|optional|output[ -]only|input[ -]only|read[ -]only|immutable|identifier)\b"
+    r"(?:[\])*]|[.:;](?=\s|$))+\s*",
+    re.IGNORECASE,
 )
+_SET_BY_SERVICE = re.compile(r"(?:^|[.!?`\"]\s+|\[)\W{0,2}(?:output|read)[ _-]only[\].]?\s*$", re.IGNORECASE)
 
 
 @source(
@@ -55,7 +54,7 @@ def read_google_discovery(file: SourceFile, quarantine: Quarantine) -> Iterator[
         doc = _method_doc(api, file, where, name, method)
         if doc is None:
             quarantine.add("malformed method", file.place(where), "no HTTP method or path")
-        else:
+        elif doc.description:  # without one, nothing is documented
             yield doc
 
 
@@ -118,13 +117,13 @@ def _method_doc(api: _Api, file: SourceFile, where: str, name: str, method: Mapp
         parameters={"type": "object", **{"properties": {}}, **parameters.schema},
         returns=returns.schema if returns and len(returns.schema) > 0 else None,
         interface="rest",
-        function=name.replace(".", "_"),
+        function=re.sub(r"\W", "_", name, flags=re.ASCII),
         deprecated=method.get("deprecated") is True,
     )
 
 
 def _description(method: Mapping[str, Json]) -> str:
-    stated = _GLUED.sub(r"\1. ", clean(text(method.get("description"))))
+    stated = worded(text(method.get("description")))
     upload = mapping(method.get("mediaUpload"))
     if accepted := [kind for kind in sequence(upload.get("accept")) if isinstance(kind, str) and kind != "*/*"]:
         stated += f"\n\nThe media itself can be uploaded with the call: {', '.join(accepted)}."
@@ -178,7 +177,7 @@ class _Reader:
             whole: dict[str, Json] = {"type": "array", "x-in": described.place}
             if description:
                 whole["description"] = description
-            return Shape(whole, items={**described.stated, "description": ""})
+            return Shape(whole, items={**described.stated, "description": "", "enumDescriptions": []})
         return replace(shape, told=told)
 
     def shape(self, stated: Mapping[str, Json]) -> Shape:
@@ -190,7 +189,7 @@ class _Reader:
         members = tuple(
             Member(key, part, self._required(part))
             for key, part in mapping(target.get("properties")).items()
-            if isinstance(part, Mapping) and not (self.inputs and _is_output(part))
+            if isinstance(part, Mapping) and not (self.inputs and _is_never_sent(key, part))
         )
         kind = told.get("type")
         items, values = target.get("items"), target.get("additionalProperties")
@@ -203,13 +202,17 @@ class _Reader:
         )
 
     def _arguments(self, call: _Call) -> tuple[Member, ...]:
-        stated = {k: v for k, v in mapping(call.method.get("parameters")).items() if isinstance(v, Mapping)}
+        stated = {
+            key: part
+            for key, part in mapping(call.method.get("parameters")).items()
+            if isinstance(part, Mapping) and not (_is_unusable(part) and part.get("required") is not True)
+        }
         order = [name for name in sequence(call.method.get("parameterOrder")) if name in stated]
         members = []
         for name in dict.fromkeys([*order, *stated]):
             part = stated[name]
             place = text(part.get("location")) or "query"
-            required = part.get("required") is True
+            required = part.get("required") is True or ("required" not in part and _says_required(part))
             members.append(Member(name, _Parameter(place, part, part.get("repeated") is True), required))
         return (*members, *self._body(call, frozenset(stated)))
 
@@ -232,13 +235,25 @@ class _Reader:
             yield Member(name, _Parameter("body", member.described), required and name == member.name)
 
     def _required(self, part: Mapping[str, Json]) -> bool:
-        found = _NECESSITY.match(text(part.get("description")))
-        return self.inputs and self.creates and found is not None and found[1].lower() == "required"
+        return self.inputs and self.creates and _says_required(part)
 
 
-def _is_output(part: Mapping[str, Json]) -> bool:
+def _says_required(part: Mapping[str, Json]) -> bool:
     found = _NECESSITY.match(text(part.get("description")))
-    return part.get("readOnly") is True or (found is not None and found[1].lower().startswith("output"))
+    return found is not None and found[1].lower() == "required"
+
+
+def _is_never_sent(name: str, part: Mapping[str, Json]) -> bool:
+    """Whether only the service sets a field, or nobody does; `kind` says which message it is, as the method does."""
+    found = _NECESSITY.match(text(part.get("description")))
+    is_output = found is not None and found[1].lower().startswith(("output", "read"))
+    is_output |= part.get("readOnly") is True or _SET_BY_SERVICE.search(text(part.get("description"))) is not None
+    is_kind = name == "kind" and "#" in f"{part.get('default')} {part.get('description')}"
+    return is_output or is_kind or _is_unusable(part)
+
+
+def _is_unusable(part: Mapping[str, Json]) -> bool:
+    return is_unusable(text(part.get("description")))
 
 
 def _told(stated: Mapping[str, Json], description: str) -> dict[str, Json]:
@@ -251,7 +266,7 @@ def _told(stated: Mapping[str, Json], description: str) -> dict[str, Json]:
     if words := _words(stated, description):
         told["description"] = words
     if form := text(stated.get("format")):
-        told["format"] = form
+        told["format"] = _FORMATS.get(form, form)
     values = [value for value in sequence(stated.get("enum")) if isinstance(value, str)]
     if values and kind == "string":
         told["enum"] = list(dict.fromkeys(values))
@@ -268,15 +283,17 @@ def _told(stated: Mapping[str, Json], description: str) -> dict[str, Json]:
 
 
 def _words(stated: Mapping[str, Json], description: str) -> str:
-    words = _NECESSITY.sub("", _GLUED.sub(r"\1. ", clean(description)))
-    if words.startswith("A generic empty message that you can re-use"):
-        return "An empty object."
+    words = _NECESSITY.sub("", worded(description))
     while words != (further := _NECESSITY.sub("", words)):
         words = further
     told = []
     for value, meaning in zip(sequence(stated.get("enum")), sequence(stated.get("enumDescriptions")), strict=False):
-        if isinstance(value, str) and isinstance(meaning, str) and meaning.strip():
-            told.append(f"- `{value}`: {' '.join(clean(meaning).split())}")
+        if not isinstance(value, str) or re.search(
+            r"^UNSPECIFIED|_UNSPECIFIED$", value
+        ):  # no more than that nothing was said
+            continue
+        if isinstance(meaning, str) and meaning.strip():
+            told.append(f"- `{value}`: {' '.join(worded(meaning).split())}")
     return "\n".join([words, *told]).strip()
 
 

@@ -27,6 +27,9 @@ from compose_docs import (
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.compose import KINDS, ComposeConfig, compose, underived, violations
+from hephaestus_jax.forge.compose.cases import belies, whole_numbers
+from hephaestus_jax.forge.compose.commands import options
+from hephaestus_jax.forge.compose.links import Leaf, _look_alike, identified
 from hephaestus_jax.formats.records import (
     ApiAction,
     ApiDoc,
@@ -155,8 +158,7 @@ def test_a_missing_parameter_is_asked_for_by_its_description_then_given_then_use
     for trajectory in made:
         user, question, answer, call, *_ = trajectory.steps
         assert call.kwargs["pet_id"] not in user.content
-        assert "pet ID" in question.content
-        assert "id of the pet" in question.content
+        assert "ID of the pet" in question.content
         assert call.kwargs["pet_id"] in answer.content
 
 
@@ -317,3 +319,54 @@ def test_descriptions_of_nothing_at_all_do_no_harm():
     odd = replace(GET_PET, parameters={"type": "object"}, examples=(example({}, {"a": [None, 1e300, "\ud800"]}),))
     for trajectory in composed([empty, odd]):
         assert violations(trajectory) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("rtbassoc-781d0d1a", "iip-assoc-0e7736511a163c209", False),
+        ("eni-686ea200", "eni-9dec76cd", True),
+        ("arn:aws:iam::1:role/x", "arn:aws:s3:::x", False),
+        ("fluffy", "tom", True),
+    ],
+)
+def test_identifiers_of_different_makes_are_not_exchanged(one, other, alike):
+    assert _look_alike(*(Leaf((), "id", value, "string", "") for value in (one, other))) is alike
+
+
+def test_ids_of_requests_and_versions_feed_nothing():
+    assert [identified(name, "") for name in ("CreatorRequestId", "versionId", "clientToken")] == ["", "", ""]
+
+
+def test_a_result_is_compared_with_the_call_whatever_the_case_and_below_a_wrapper():
+    doc = replace(GET_PET, name="PUT /pets/{petId}")
+    assert belies(doc, {"petId": 7}, {"Id": 8}) and not belies(doc, {"petId": 7}, {"Id": 7})
+    assert belies(GET_PET, {"pet_kind": "cat"}, {"code": 200, "data": {"PetKind": "dog"}})
+    assert belies(GET_PET, {"body": {"club_id": 1}}, {"club": {"club_id": 2}})
+
+
+def test_whole_numbers_are_written_without_a_point():
+    assert whole_numbers({"a": [4.0, 0.5], "b": 1e300}) == {"a": [4, 0.5], "b": 1e300}
+    assert isinstance(whole_numbers(4.0), int)
+
+
+@pytest.mark.parametrize("call", ['az x --v "[{"id": 1}]"', 'az x --v "{"a": 1}"'])
+def test_a_command_whose_quotes_are_lost_is_left_out(call):
+    assert options(call, replace(GET_PET, name="az x", interface="cli")) is None
+
+
+def test_what_a_result_mentions_by_the_way_is_not_removed():
+    owner = example({"pet_id": "pet_41"}, {"id": "pet_41", "owner_name": "Ann", "shop_id": "shop_9"})
+    shop = schema("id", id=text(), owner_name=text(), shop_id=text())
+    get = replace(GET_PET, returns=shop, examples=(owner,))
+    close = replace(
+        GET_PET, name="DELETE /shops/{shop_id}", function="deleteShop", description="Deletes a shop.", returns=None,
+        parameters=schema("shop_id", shop_id=text()), examples=(example({"shop_id": "shop_1"}),),
+    )  # fmt: skip
+    show = replace(close, name="GET /shops/{shop_id}", function="getShop", description="Gets a shop.")
+    assert of_kind("dependent", [get, show]) and not of_kind("dependent", [get, close])
+
+
+def test_a_hollow_result_is_none():
+    made = composed([replace(GET_PET, examples=(example({"pet_id": "pet_41"}, {"pet": {}}),))])
+    assert made and not any("environment" in str(step) for trajectory in made for step in trajectory.steps)

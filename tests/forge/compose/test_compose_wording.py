@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from compose_docs import CREATE_PET, example
 
+from hephaestus_jax.forge.compose.replies import ask, closing
 from hephaestus_jax.forge.compose.requests import request
 from hephaestus_jax.forge.compose.settings import Draw
 from hephaestus_jax.forge.compose.tasks import for_user, imperative, task_of
-from hephaestus_jax.forge.compose.wording import human, is_said, singular, spelled
+from hephaestus_jax.forge.compose.wording import human, is_plural, is_said, singular, spelled
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,76 @@ def test_a_request_is_a_sentence_that_states_all_values(seed):
         for value in ("Finn", 5, 1.5, None, "x1", "x2", False)[: (0, 1, 2, 4, 6, 7)[count]]:
             assert is_said(value, text)
         assert "your" not in text
+
+
+@pytest.mark.parametrize(
+    ("summary", "task"),
+    [
+        ("Update Stripped String", "update the stripped string"),
+        ("Create SKU File", "create an SKU file"),
+        ("Get Payouts for Payor", "get payouts for payor"),
+        ("Get SKU by EAN", "get SKU by EAN"),  # nothing says that it is a title
+        ("Register an instance in Kinesis", "register an instance in Kinesis"),
+        ("Show a monitor by the given name.", "show a monitor"),
+        ("Creates a project with the key and name.", "create a project"),
+        ("Get it by id", "get it"),
+    ],
+)
+def test_titles_become_parts_of_sentences(summary, task):
+    assert imperative(summary) == task
+
+
+def test_an_intent_that_is_of_another_sort_than_the_api_is_not_believed():
+    wrong = example({}, intent="To delete a face")
+    assert task_of(_with(CREATE_PET, "Searches for faces.", function="search_faces"), wrong) == "search for faces"
+    assert task_of(_with(CREATE_PET, "Removes faces.", function="delete_faces"), wrong) == "delete a face"
+
+
+def test_plurals_are_told_from_words_that_end_alike():
+    assert [is_plural(name) for name in ("maxResults", "status", "address", "alias", "pet_ids", "pet", "")] == [
+        True, False, False, False, True, False, False,
+    ]  # fmt: skip
+
+
+def test_a_description_that_names_the_value_stands_in_its_place():
+    def asked(name, description):
+        return ask("do it", name, {"description": description}, Draw(0, name))
+
+    assert "the name of the zone" in asked("zone_name", "The name of the zone; a default is set.")
+    assert "the ARN of the pet" in asked("petArn", "The Amazon Resource Name (ARN) of the pet.")
+    assert "(" not in asked("table_name", "The table name.")
+    assert "are the paths" in " ".join(ask("do it", "paths", {}, Draw(seed)) for seed in range(20))
+
+
+def test_a_change_that_returns_an_empty_list_has_found_nothing_missing():
+    assert closing("associate two pets", {"errorEntries": []}, Draw(1)) == "Done; the result lists no error entries."
+    assert "empty" in closing("list pets", {"pets": []}, Draw(1))
+    assert closing("get a club", {"club": {"id": 7, "n": 1}, "topics": [{"id": 1}]}, Draw(1)) is None
+
+
+def test_a_value_that_two_parameters_share_is_said_once():
+    said = request("update a pet", {"petId": 21, "PetId": 21, "text": "Red"}, Draw(1))
+    assert said.count("21") == 1
+
+
+def test_the_closing_tells_what_is_new():
+    output = {"petId": 7, "shopId": 9}
+    assert closing("feed a pet", output, Draw(1), [7]).lower().endswith("the shop id is 9.")
+    assert closing("feed a pet", {"petId": 7}, Draw(1), [7]) == "Done."
+    assert closing("get a pet", {"petId": 7}, Draw(1), [7]) is None
+    assert singular("InstanceStatuses") == "InstanceStatus" and singular("aliases") == "alias"
+    assert closing("feed a pet", {}, Draw(1)) is None
+    assert closing("feed a pet", {"FailedItems": {"n": 1}, "n": 2}, Draw(1)) is None
+
+
+def test_words_with_numbers_stay_one():
+    assert [human(name) for name in ("s-3-bucket", "ec2Name", "ipv4", "line1")] == [
+        "s3 bucket", "ec2 name", "ipv4", "line 1",
+    ]  # fmt: skip
+    assert imperative("Get list of accounts") == "get a list of accounts"
+
+
+def test_a_version_in_front_is_no_verb_and_yes_is_an_answer():
+    assert imperative("V1 Get Payout Statistics") == "get payout statistics"
+    said = request("delete a pet", {"yes": True, "name": "Tom"}, Draw(3))
+    assert "answer to any question" in said and "yes" in said

@@ -9,7 +9,7 @@ import pytest
 from source_reading import read
 
 from hephaestus_jax.forge.ansible.files import doc_strings
-from hephaestus_jax.forge.ansible.markup import paragraphs
+from hephaestus_jax.forge.ansible.markup import paragraphs, sentences
 from hephaestus_jax.forge.sources import SOURCES
 
 MODULE = '''
@@ -168,3 +168,13 @@ def test_markup() -> None:
 
 def test_it_is_off_by_default() -> None:
     assert not SOURCES["ansible"].default
+
+
+def test_sentences_of_a_description_end() -> None:
+    assert sentences(["One", "two.", "three"]) == "One. two. three"
+
+
+def test_what_generators_leave_behind_is_mended() -> None:
+    assert paragraphs(["Get all pets _of _shops.", "Paths used are get /pets,", "See _ref and x _y"]) == [
+        "Get all pets of shops.", "Paths used are get /pets", "See _ref and x _y",
+    ]  # fmt: skip

@@ -131,3 +131,67 @@ def test_hostile_files_are_bounded(tmp_path: Path) -> None:
     _, quarantine = read(tmp_path, "awscli/customizations/__init__.py", "")
     assert quarantine.counts == {"malformed Python": 1}
     assert read(tmp_path, "awscli/examples/pets/none.rst", "Nothing here.")[1].counts == {"no example": 1}
+
+
+def page_of(*examples: str) -> str:
+    return "".join(f"**To see pets**\n\nIt sees::\n\n    {example}\n\n" for example in examples)
+
+
+def test_counts_are_integers_and_digits_of_names_are_not(tmp_path: Path) -> None:
+    call = "aws pets see --max-items 5 --batch-size 10 --account-id 123456789012 --id 7 --phone-number 555 --port 080"
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/see.rst", page_of(call))
+    assert doc.examples[0].arguments == {
+        "max_items": 5, "batch_size": 10, "account_id": "123456789012", "id": "7", "phone_number": "555", "port": "080",
+    }  # fmt: skip
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/see.rst", page_of(call, "aws pets see --batch-size file://n"))
+    assert doc.parameters["properties"]["batch_size"]["type"] == "string"
+
+
+def test_options_that_take_lists_do_so_with_one_item_unless_it_is_json(tmp_path: Path) -> None:
+    call = "aws pets see --pet-ids a --names {} --tags Key=a,Value=b --region x"
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/see.rst", page_of(call.format("b")))
+    assert doc.examples[0].arguments == {"pet_ids": ["a"], "names": ["b"], "tags": ["Key=a,Value=b"], "region": "x"}
+    assert "configuration" in doc.parameters["properties"]["region"]["description"]
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/see.rst", page_of(call.format("'[1]'")))
+    assert doc.examples[0].arguments is not None and doc.examples[0].arguments["names"] == "[1]"
+
+
+def test_what_names_the_thing_in_every_example_is_required(tmp_path: Path) -> None:
+    call = "aws pets delete-pet --pet-id 7 --shop-name x --note y"
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/delete-pet.rst", page_of(call))
+    assert doc.parameters["required"] == ["pet_id", "shop_name"]
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/delete-pet.rst", page_of(call, "aws pets delete-pet --pet-id 7"))
+    assert doc.parameters["required"] == ["pet_id"]
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/list-pets.rst", page_of("aws pets list-pets --shop-name x"))
+    assert "required" not in doc.parameters
+
+
+def test_examples_of_other_commands_are_left_out_and_lost_backslashes_are_put_back(tmp_path: Path) -> None:
+    text = page_of("aws pets other --a b", "aws --region x pets see --a b  \n        --c d \\ \n        --e f")
+    (doc,), _ = read(tmp_path, "awscli/examples/pets/see.rst", text)
+    (example,) = doc.examples
+    assert example.call == "aws --region x pets see --a b \\\n    --c d \\\n    --e f"
+    docs, quarantine = read(tmp_path, "awscli/examples/pets/see.rst", page_of("aws pets sees --a b"))
+    assert not docs and quarantine.counts == {"no example": 1}
+
+
+def test_a_command_that_adds_itself_is_found_by_its_class(tmp_path: Path) -> None:
+    text = """
+from awscli.customizations.commands import BasicCommand
+class BasicCommand:
+    NAME = 'base'
+    @classmethod
+    def add_command(cls, command_table, session, **kwargs):
+        command_table[cls.NAME] = cls(session)
+class Other(BasicCommand):
+    NAME = 'other'
+    DESCRIPTION = 'Another.'
+class Configure(BasicCommand):
+    NAME = 'configure'
+    DESCRIPTION = ('Sets up.\\n\\n=====\\nTitle\\n=====\\n\\n* one\\n  more\\n* two\\n')
+def register(cli):
+    cli.register('building-command-table.main', Configure.add_command)
+"""
+    read(tmp_path, "awscli/customizations/configure.py", text)
+    (doc,), _ = read(tmp_path, "awscli/customizations/__init__.py", "")
+    assert doc.name == "aws configure" and doc.description == "Sets up.\n\nTitle\n\n- one more\n- two"

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from hephaestus_jax.forge.clouds.azure_help import docstring_help
+from hephaestus_jax.forge.clouds.azure_tables import tables
+from hephaestus_jax.forge.clouds.python_values import Library
 from hephaestus_jax.forge.sources.azure_cli import read_azure_cli
 from hephaestus_jax.forge.sources.source import Origin, SourceFile
 from hephaestus_jax.formats.quarantine import Quarantine
@@ -201,3 +204,51 @@ def load_arguments(self, _):
     )
     assert list(docs) == ["az pets x"]
     Draft202012Validator.check_schema(docs["az pets x"].parameters)
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ("list a list of pets", "List a list of pets."),
+        ("List a list of the pets.", "List pets."),
+        ("Show the pets of the shop\nReturns a list of them", "Show the pets of the shop. Returns a list of them."),
+        (
+            "Sign the queue.Use the returned signature. See x.Y for more",
+            "Sign the queue. Use the returned signature. See",
+        ),
+    ],
+)
+def test_descriptions_are_sentences(stated: str, told: str) -> None:
+    assert docstring_help(stated, "", 0).description.startswith(told)
+
+
+def test_names_of_operations_are_no_intents() -> None:
+    told = docstring_help("X\n\n:example: PetsPool_ListGet\n    az pets\n:example: Get pets\n    az pets\n", "", 0)
+    assert [title for title, _ in told.examples] == ["", "Get pets"]
+
+
+def test_help_that_ends_with_what_only_running_tells_keeps_its_sentences(tmp_path: Path) -> None:
+    code = """
+def load(self, _):
+    with self.argument_context('pets add') as c:
+        c.argument('a', help='The pet. Allowed: ' + unknown())
+        c.argument('b', help='The shop. Use {} or {}.'.format(x(), y()))
+        c.argument('d', help='no sentence ' + unknown())
+"""
+    (tmp_path / "m.py").write_text(code)
+    file = SourceFile(tmp_path, "m.py", Origin("azure-cli", "1", "MIT"))
+    library = Library(file, Quarantine())
+    module = library.module("m")
+    assert module is not None
+    contexts = tables(library, [module], "m").contexts["pets add"]
+    told = {name: settings.get("help") for name, settings in contexts.items()}
+    assert told["a"] == "The pet." and told["b"] == "The shop." and not isinstance(told["d"], str)
+
+
+def test_examples_of_the_help_and_of_the_class_come_together_once(tmp_path: Path) -> None:
+    examples = "[{name: Other, text: az pets show -n  Tom}, {name: A, text: az x}]"
+    text = f"helps['pets show'] = 'type: command\\nexamples: {examples}'"
+    aaz = {"aaz__IN__latest__IN__pets__IN___show": AAZ.replace(" --home", "\n\n    :example: B\n        az y --home")}
+    aaz["aaz__IN__latest__IN__pets__IN____init__"] = "from ._show import *"
+    docs, _ = read(tmp_path, _help=text, commands="", custom=CUSTOM, **aaz)
+    assert [e.intent for e in docs["az pets show"].examples] == ["Other", "A", "B"]

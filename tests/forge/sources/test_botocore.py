@@ -167,3 +167,20 @@ def test_names_are_those_of_the_client(name: str, snake: str) -> None:
 )
 def test_intents_are_requests(title: str, sentence: str, asked: str) -> None:
     assert intent(title, sentence) == asked
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ("<p><b>This API works with the following fleet types:</b> EC2</p><p>Stops it.</p>", "Stops it.\n\nThis API"),
+        ("<note><p>Old.</p></note><ul><li><p>x</p></li></ul><p>Stops it.</p>", "Stops it.\n\nNote: Old."),
+        ("<p>Stops it.. Really.</p>", "Stops it. Really."),
+        ("<p>Returns empty response.</p>", ""),
+        ("<note><p>Old.</p></note>", "Note: Old."),
+    ],
+)
+def test_descriptions_begin_with_what_the_operation_does(tmp_path: Path, stated: str, told: str) -> None:
+    model = {"metadata": {}, "operations": {"Stop": {"name": "Stop", "documentation": stated}}, "shapes": {}}
+    (tmp_path / "service-2.json").write_text(json.dumps(model))
+    (doc,) = read_botocore(SourceFile(tmp_path, "service-2.json", Origin("botocore", "1", "x")), Quarantine())
+    assert isinstance(doc, ApiDoc) and doc.description.startswith(told) and bool(doc.description) == bool(told)

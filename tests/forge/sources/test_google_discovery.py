@@ -28,7 +28,8 @@ def read(root: Path, document: Any) -> tuple[list[ApiDoc], Quarantine]:
 
 
 def document(**method: Any) -> dict[str, Any]:
-    stated = {"httpMethod": "POST", "path": "v1/{+name}", "id": "pets.shops.pets.create", **method}
+    stated = {"httpMethod": "POST", "path": "v1/{+name}", "id": "pets.shops.pets.create", "description": "Adds a pet."}
+    stated |= method
     return {
         "name": "pets",
         "version": "v1",
@@ -90,6 +91,33 @@ def test_an_empty_request_is_no_parameter_and_a_patch_requires_no_field(tmp_path
     assert "required" not in read(tmp_path, patch)[0][0].parameters
 
 
+def test_what_no_caller_sends_is_no_parameter_and_what_the_words_demand_is_required(tmp_path: Path) -> None:
+    made = document(
+        httpMethod="PUT",
+        request={"$ref": "Sent"},
+        parameters={
+            "id": {"type": "string", "location": "query", "description": "Required. Its id."},
+            "tags": {"type": "string", "repeated": True, "location": "query", "description": "Tags.",
+                     "enum": ["TAG_UNSPECIFIED", "A"], "enumDescriptions": ["Nothing.", "The first."]},
+            "extra": {"type": "string", "location": "query", "description": "Do not use this field."},
+        },
+    )  # fmt: skip
+    told = {"a": "Read-only. Its status.", "b": "Its number. Read-only.", "c": "OUTPUT ONLY.", "d": "Only reads."}
+    properties = {name: {"type": "string", "description": words} for name, words in told.items()}
+    properties["kind"] = {"type": "string", "default": "pets#pet"}
+    properties["at"] = {"type": "string", "format": "google-datetime"}
+    made["schemas"]["Sent"] = {"type": "object", "properties": properties}
+    (doc,), _ = read(tmp_path, made)
+    assert set(doc.parameters["properties"]) == {"id", "tags", "d", "at"}
+    assert doc.parameters["required"] == ["id"]
+    assert doc.function == "shops_pets_create"
+    assert doc.parameters["properties"]["tags"] == {
+        "type": "array", "x-in": "query", "description": "Tags.\n- `A`: The first.",
+        "items": {"type": "string", "enum": ["TAG_UNSPECIFIED", "A"]},
+    }  # fmt: skip
+    assert doc.parameters["properties"]["at"]["format"] == "date-time"
+
+
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*", "[", "x" * 201])
 def test_patterns_that_are_dangerous_or_wrong_are_left_out(tmp_path: Path, pattern: str) -> None:
     parameters = {"q": {"type": "string", "location": "query", "pattern": pattern}}
@@ -99,7 +127,8 @@ def test_patterns_that_are_dangerous_or_wrong_are_left_out(tmp_path: Path, patte
 
 @pytest.mark.parametrize("wrong", [None, 7, "x", [], ["x"], {"x": 7}, {"$ref": 7}, {"$ref": "http://x/y"}])
 def test_wrong_types_anywhere_do_not_stop_the_reader(tmp_path: Path, wrong: Any) -> None:
-    made = document(description=wrong, request=wrong, response=wrong, parameters={"a": wrong}, parameterOrder=wrong)
+    assert not any(doc.description == "" for doc in read(tmp_path, document(description=wrong))[0])
+    made = document(request=wrong, response=wrong, parameters={"a": wrong}, parameterOrder=wrong)
     made["schemas"] = {"http://x/y": wrong}
     made["resources"]["more"] = wrong
     docs, _ = read(tmp_path, made)

@@ -242,3 +242,50 @@ def test_gzip_bombs_and_other_bytes(tmp_path: Path) -> None:
     records, quarantine = read("man_pages", tmp_path)
     assert [doc.description for doc in records] == ["Café."]
     assert quarantine.counts == {"damaged gzip": 1, "file too large": 1}
+
+
+GCLOUD = r""".TH "X" 1
+.SH "NAME"
+.HP
+x pets create \- create a pet
+.SH "SYNOPSIS"
+.HP
+\f5x pets create\fR \-\-name=NAME
+.SH "DESCRIPTION"
+(BETA) Create a pet.
+.SH "EXAMPLES"
+To create one, run:
+.RS 2m
+$ x pets create \e
+    \-\-name=Tom
+.RE
+.SH "REQUIRED FLAGS"
+.RS 2m
+.TP 2m
+\fB\-\-name\fR=\fINAME\fR
+Its name.
+.RE
+.SH "OPTIONAL FLAGS"
+.RS 2m
+.TP 2m
+\fB\-\-order\fR=\fIORDER\fR; default="desc"
+Its order.
+.RE
+"""
+
+
+def test_required_flags_defaults_and_commands_in_running_text(tmp_path: Path) -> None:
+    (doc,), _ = pages(tmp_path, **{"x-pets-create_1": GCLOUD})
+    assert doc.description == "(BETA) Create a pet."
+    assert doc.parameters["required"] == ["name"]
+    assert doc.parameters["properties"]["order"]["default"] == "desc"
+    assert "default" not in doc.parameters["properties"]["order"]["description"]
+    (example,) = doc.examples
+    assert (example.call, example.intent) == ("x pets create \\\n    --name=Tom", "To create one, run")
+
+
+def test_prototypes_in_mdoc(tmp_path: Path) -> None:
+    head = ".Dd May 1, 2020\n.Dt FOO 3\n.Os\n.Sh NAME\n.Nm foo\n.Nd do it\n.Sh SYNOPSIS\n.In foo.h\n.Ft int\n"
+    for lines in ('.Fn foo "char *a" "int b"\n', '.Fo foo\n.Fa "char *a"\n.Fa "int b"\n.Fc\n'):
+        (doc,), _ = pages(tmp_path, foo_3=head + lines + ".Sh DESCRIPTION\nIt does it.\n")
+        assert doc.signature == "int foo(char *a, int b)" and doc.parameters["required"] == ["a", "b"]

@@ -168,7 +168,7 @@ def test_swagger_2_in_the_same_words(tmp_path: Path) -> None:
                             "in": "query",
                             "type": "array",
                             "items": {"type": "string"},
-                            "description": "Tags.",
+                            "description": "Its tags.",
                         },
                         {
                             "name": "photo",
@@ -202,7 +202,7 @@ def test_swagger_2_in_the_same_words(tmp_path: Path) -> None:
     assert (post.name, put.name) == ("POST /v1/pets", "PUT /v1/pets")
     assert post.parameters["properties"] == {
         "photo": {"type": "string", "format": "binary", "description": "A photo.", "x-in": "body"},
-        "tags": {"type": "array", "items": {"type": "string"}, "description": "Tags.", "x-in": "query"},
+        "tags": {"type": "array", "items": {"type": "string"}, "description": "Its tags.", "x-in": "query"},
     }
     assert post.returns == {"type": "object", "properties": {"id": {"type": "integer"}}}
     assert post.examples[0].result == '{"id": 1}'
@@ -226,6 +226,13 @@ def test_path_values_are_read_off_the_addresses_of_the_result(tmp_path: Path) ->
     (doc,), _ = read(tmp_path, {"openapi": "3.1.0", "paths": {"/repos/{owner}/{repo}/issues": {"get": operation}}})
     assert doc.examples[0].arguments == {"owner": "octo", "repo": "hello world"}
     assert doc.examples[0].call == "GET /repos/octo/hello%20world/issues"
+
+
+def test_a_value_with_slashes_is_not_cut_from_an_address(tmp_path: Path) -> None:
+    media = {"application/json": {"example": {"url": "https://api.x/repos/octo/refs/heads/main"}}}
+    operation = {"summary": "Gets a reference.", "responses": {"200": {"content": media}}}
+    (doc,), _ = read(tmp_path, {"openapi": "3.1.0", "paths": {"/repos/{owner}/refs/{ref}": {"get": operation}}})
+    assert doc.examples[0].arguments is None
 
 
 def test_references_to_examples_are_followed_where_they_stand_for_a_value(tmp_path: Path) -> None:
@@ -280,6 +287,22 @@ def test_licences(stated: object, spdx: str) -> None:
         ("Get pet", "", "Get pet"),
         ("Get pet", "Returns one pet by its id.", "Get pet\n\nReturns one pet by its id."),
         ("Get a pet by its id", "Get a pet", "Get a pet by its id"),
+        (
+            "Get a pet",
+            "Gets a single pet using its `id`. It may be a dog.",
+            "Gets a single pet using its `id`. It may be a dog.",
+        ),
+        (
+            "Delete a pet",
+            "Note: The route `DELETE /a/b/pet` does so too, with a shop's id for its name.",
+            "Delete a pet\n\nNote: The route `DELETE /a/b/pet` does so too, with a shop's id for its name.",
+        ),
+        ("Policy - Cars", "API to verify Policy - Cars.", "API to verify Policy - Cars."),
+        (
+            "Returns weather - given lat/lon.",
+            "Returns weather - given a lat, and lon. Daily.",
+            "Returns weather - given a lat, and lon. Daily.",
+        ),
     ],
 )
 def test_a_summary_is_not_told_twice(summary: str, description: str, both: str) -> None:
@@ -305,6 +328,8 @@ def test_base_paths(url: str, host: str, base: str) -> None:
 def test_identifiers() -> None:
     assert identifier("issues/list-for-repo") == "issues_list_for_repo"
     assert identifier("2fa") == "_2fa"
+    assert identifier("58acde292109180bdcacc40f") == ""
+    assert identifier("deadbeefdeadbeef") == "deadbeefdeadbeef"
     assert identifier(None) == ""
 
 
