@@ -24,6 +24,7 @@ from hephaestus_jax.forge.stages import Finished
 from hephaestus_jax.forge.work import WorkFolder
 from hephaestus_jax.formats.records import ApiDoc, Document, Record, Trajectory
 from hephaestus_jax.formats.store import Corpus
+from hephaestus_jax.reports.corpus_report import write_corpus_report
 from tools import build_corpus as command
 from tools._command import run
 
@@ -333,7 +334,8 @@ def test_a_build_that_is_killed_outright_resumes_to_the_same_bytes(site: Path, t
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail("workers outlive a build that was killed")
     assert build(*arguments, tmp_path / "killed").returncode == 0
-    build_corpus(config(site, heldout_fraction=0.3, validation_fraction=0.01), tmp_path / "undisturbed")
+    corpus = build_corpus(config(site, heldout_fraction=0.3, validation_fraction=0.01), tmp_path / "undisturbed")
+    write_corpus_report(corpus, tmp_path / "undisturbed" / "corpus_report.html")
     assert digests(tmp_path / "killed") == digests(tmp_path / "undisturbed")
     assert not (tmp_path / "killed.work").exists()
 
