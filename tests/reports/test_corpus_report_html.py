@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import re
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
@@ -16,54 +15,10 @@ from hephaestus_jax.formats.store import Corpus, write_corpus
 from hephaestus_jax.reports.charts import WIDTH, Bar, Reference, bar_chart
 from hephaestus_jax.reports.corpus_report import corpus_report, write_corpus_report
 from hephaestus_jax.reports.corpus_report_bias import Concentration
+from tests.reports.page_reader import Page
 
 HOSTILE = "</pre></title><script>alert(1)</script><img src=x onerror=y>'\"&\x1b[31m\u202e\x00"
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f\u202e]")
-VOID = {"meta", "wbr"}
-
-
-class CorpusPage(HTMLParser):
-    """Rows of cell texts and all text, by section, and all tags; fails on tags that do not match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.section = [], set(), [], ""
-        self.rows, self.texts, self.pre = {}, {}, []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag in VOID:
-            return
-        self.open.append(tag)
-        if tag == "section":
-            self.section = dict(attrs)["id"]
-            assert self.section not in self.rows
-            self.rows[self.section], self.texts[self.section] = [], ""
-        elif tag == "tr":
-            self.rows[self.section].append([])
-        elif tag in ("td", "th"):
-            self.rows[self.section][-1].append("")
-        elif tag == "pre":
-            self.pre.append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        data = data.replace("\u00a0", " ")
-        if self.section:
-            self.texts[self.section] += data
-        if {"td", "th"} & set(self.open):
-            self.rows[self.section][-1][-1] += data
-        if "pre" in self.open:
-            self.pre[-1] += data
 
 
 def account(read=0, dropped=None, train=0, validation=0, train_bytes=0, cut=0):
@@ -163,7 +118,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(corpus):
-    return CorpusPage(corpus_report(corpus))
+    return Page(corpus_report(corpus))
 
 
 def report_of(corpus, change):
@@ -174,43 +129,43 @@ def report_of(corpus, change):
 
 
 def test_the_headline_is_the_manifests(page):
-    text = page.texts["apis"]
+    text = page.sections["apis"]
     assert "153,074 distinct documented APIs: 2.00 times the paper's 76,537, Python callables included." in text
     assert "99,000 distinct documented APIs: 1.29 times the paper's 76,537, without Python callables." in text
-    rows = {(row[0], row[1]): row[2:] for row in page.rows["apis"][1:]}
+    rows = {(row[0], row[1]): row[2:] for row in page.tables["apis"][1:]}
     assert rows["permissive", "with"] == ["70,900", "70,090", "70,000", "65,000", "0.91"]
     assert rows["any", "without"] == ["99,900", "99,090", "99,000", "91,000", "1.29"]
     assert len(rows) == 6
 
 
 def test_tokens_are_bytes_by_four(page):
-    rows = {(row[0], row[1]): row[2:] for row in page.rows["tokens"]}
+    rows = {(row[0], row[1]): row[2:] for row in page.tables["tokens"]}
     assert rows["agent_docs", "train"] == ["3,960", "8.00", "2.00", "2.02"]
     assert rows["text", "validation"] == ["0", "0.00", "0.00", "–"]
     assert rows["all", ""][:3] == ["4,250", "8.40", "2.10"]
 
 
 def test_where_the_records_went(corpus, page):
-    rows = page.rows["accounts"]
+    rows = page.tables["accounts"]
     assert rows[1] == ["agent_docs", "5,000", "1,000", "20.0 %", "4,000", "3,960", "40", "7", "7.0"]
     assert ["near-duplicate", "900", "10"] in rows and ["shows a benchmark", "100", "–"] in rows
     assert ["generated source file", "12"] in rows
-    assert "The accounts balance" in page.texts["accounts"]
+    assert "The accounts balance" in page.sections["accounts"]
     wrong = report_of(corpus, lambda told: told["accounts"]["code"].update(read=61))
     assert "The accounts do not balance: read less dropped and written leaves code (+1 records)." in wrong
 
 
 def test_sources_and_those_that_were_not_read(page):
-    rows = page.rows["sources"]
+    rows = page.tables["sources"]
     assert rows[1] == ["large", "2.0", "BSD-3-Clause", "pypi.org/project/large", "3,998", "200", "0"]
     assert rows[2] == ["small", "1.0", "MIT", "pypi.org/project/small", "2", "0", "2"]
     assert ["octokit", "npm pack: no answer"] in rows and ["copyleft", "GPL-3.0-only"] in rows
 
 
 def test_providers_and_their_concentration(corpus, page):
-    text = page.texts["providers"]
+    text = page.sections["providers"]
     assert "4,000 documentation records of 3 providers. The spread is that of 2.8 providers of equal size" in text
-    assert page.rows["providers"][1:] == [["the largest", "2,000", "50.0 %"]]
+    assert page.tables["providers"][1:] == [["the largest", "2,000", "50.0 %"]]
     assert "amazonaws.com2,000 (50.0 %)" in text and "No cap per provider was set" in text
 
     def cap(told):
@@ -234,38 +189,39 @@ def test_concentration(counts):
 
 
 def test_languages_licences_freshness(page):
-    rows = page.rows["languages"]
+    rows = page.tables["languages"]
     assert ["en", "3,900", "97.5 %", "–", ""] in rows and ["python", "–", "", "50", "100.0 %"] in rows
     assert ["permissive", "75.0 %", "100.0 %"] in rows and ["stated", "90.0 %", "100.0 %"] in rows
     assert ["GPL-3.0-only", "600", "15.0 %", "–", ""] in rows
-    assert "120 of 4,000 documentation records (3.0 %)" in page.texts["freshness"]
-    assert page.rows["freshness"][1:] == [
+    assert "120 of 4,000 documentation records (3.0 %)" in page.sections["freshness"]
+    assert page.tables["freshness"][1:] == [
         ["github.com", "100", "1,000", "10.0 %"],
         ["stripe.com", "20", "1,000", "2.0 %"],
     ]
 
 
 def test_hygiene(page):
-    assert ["e-mail", "30", "75.0 %"] in page.rows["scrubbed"] and "40 places" in page.texts["scrubbed"]
-    rows = page.rows["benchmarks"]
+    assert ["e-mail", "30", "75.0 %"] in page.tables["scrubbed"] and "40 places" in page.sections["scrubbed"]
+    rows = page.tables["benchmarks"]
     assert [row[:2] + row[3:] for row in rows[1:3]] == [["bfcl", "function", "2"], ["bfcl", "call", "1"]]
-    assert ["simple_8", "large:x.json:b", "words 0.88"] in rows and "All 3 removed records" in page.texts["benchmarks"]
-    rows = page.rows["quarantine"]
+    assert ["simple_8", "large:x.json:b", "words 0.88"] in rows
+    assert "All 3 removed records" in page.sections["benchmarks"]
+    rows = page.tables["quarantine"]
     assert ["remote reference", "25", "83.3 %"] in rows and ["malformed YAML", "b.yaml:1", "an alias bomb"] in rows
     assert len([row for row in rows if row[1].startswith("a.json")]) == 3
-    assert "40 APIs in 3 families held out (1.0 % of the documentation records)" in page.texts["heldout"]
-    assert "1 distinctive name and" in page.texts["heldout"] and "by a <hash>" in page.texts["heldout"]
+    assert "40 APIs in 3 families held out (1.0 % of the documentation records)" in page.sections["heldout"]
+    assert "1 distinctive name and" in page.sections["heldout"] and "by a <hash>" in page.sections["heldout"]
 
 
 def test_calls(page):
-    rows = page.rows["calls"]
+    rows = page.tables["calls"]
     assert ["distractors", "one call, other tools on offer beside the right one", "150", "75.0 %"] in rows
     assert ["large", "50", "200", "150", "120", "100", "60.0 %"] in rows
     assert ["differs", "30", "37.5 %"] in rows and ["import", "4", "100.0 %"] in rows
 
 
 def test_samples_are_what_models_read(page):
-    text = page.texts["samples"]
+    text = page.sections["samples"]
     assert all(f"agent_docs: {name}" in text for name in ("large", "small")) and "code: small" in text
     assert len(page.pre) == 2 + 1 + 1 + 2  # two of a source and slice, where there are as many
     assert any("Gets the thing number" in shown for shown in page.pre) and any("x = " in shown for shown in page.pre)
@@ -295,7 +251,7 @@ def test_nothing_hostile_gets_through(corpus):
             told["distributions"][name] |= {HOSTILE: {HOSTILE: 1, "": 1}}
 
     text = report_of(corpus, hostile)
-    found = CorpusPage(text)
+    found = Page(text)
     assert not found.tags & {"script", "img", "link", "iframe", "object", "base", "form"}
     assert not CONTROLS.search(text)
     assert text.count("alert(1)&lt;") > 40 and "␛[31m⟨U+202E⟩␀" in text
@@ -325,11 +281,11 @@ def test_the_page_is_bounded(corpus):
 
     text = report_of(corpus, many)
     assert len(text.encode()) < 3_000_000
-    found = CorpusPage(text)
-    assert "All 3,000 removed records" in found.texts["benchmarks"]
-    assert len([row for row in found.rows["benchmarks"] if row[0].startswith("i")]) - 1 == 3_000  # and the heading
-    assert "the 25 largest of 5,000" in found.texts["providers"]
-    assert "4,980 others" in [row[0] for row in found.rows["languages"]]
+    found = Page(text)
+    assert "All 3,000 removed records" in found.sections["benchmarks"]
+    assert len([row for row in found.tables["benchmarks"] if row[0].startswith("i")]) - 1 == 3_000  # and the heading
+    assert "the 25 largest of 5,000" in found.sections["providers"]
+    assert "4,980 others" in [row[0] for row in found.tables["languages"]]
 
     def endless(told):
         fields = list(told["contaminated"][0])
@@ -375,10 +331,10 @@ def test_an_empty_corpus_has_a_page(tmp_path):
         about[name] = {}
     about |= {"contaminated": [], "apis": [], "quarantine": {"total": 0, "counts": {}, "examples": []}}
     about["held_out"] |= {"apis": 0, "families": 0}
-    found = CorpusPage(corpus_report(write_corpus(tmp_path / "empty", {}, about)))
-    assert "does not count the APIs" in found.texts["apis"] and "No API is held out" in found.texts["heldout"]
-    assert "Nothing was dropped" in found.texts["accounts"] and "holds no records" in found.texts["samples"]
-    assert "nothing was counted" in found.texts["kinds"]
+    found = Page(corpus_report(write_corpus(tmp_path / "empty", {}, about)))
+    assert "does not count the APIs" in found.sections["apis"] and "No API is held out" in found.sections["heldout"]
+    assert "Nothing was dropped" in found.sections["accounts"] and "holds no records" in found.sections["samples"]
+    assert "nothing was counted" in found.sections["kinds"]
 
 
 @given(st.lists(st.tuples(st.text(max_size=40), st.integers(0, 10**9)), max_size=30), st.none() | st.integers(1, 10**9))

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
@@ -16,54 +15,9 @@ from hephaestus_jax.formats.records import Document, Provenance
 from hephaestus_jax.formats.store import write_corpus
 from hephaestus_jax.reports.run_report import make_report, terminal
 from hephaestus_jax.reports.run_report_html import SECTIONS, html_page
+from tests.reports.page_reader import Page
 from tests.reports.run_folders import CONFIG, METRICS, RECORD, evaluation, records, write_pair, write_run
 from tools._command import run as run_tool
-
-VOID = {"meta", "wbr", "br"}
-
-
-class Page(HTMLParser):
-    """Tables as rows of cell texts, text by section, and all tags; fails on tags that do not match."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes = [], set(), []
-        self.tables, self.sections, self.pre = {}, {}, []
-        self.section = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag in VOID:
-            return
-        self.open.append(tag)
-        if tag == "section":
-            self.section = dict(attrs)["id"]
-            self.tables[self.section], self.sections[self.section] = [], ""
-        elif tag == "tr":
-            self.tables[self.section].append([])
-        elif tag in ("td", "th"):
-            self.tables[self.section][-1].append("")
-        elif tag == "pre":
-            self.pre.append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        data = data.replace("\u00a0", " ")
-        if self.section:
-            self.sections[self.section] += data
-        if {"td", "th"} & set(self.open):
-            self.tables[self.section][-1][-1] += data
-        if "pre" in self.open:
-            self.pre[-1] += data
 
 
 def page_of(*arguments, **options):
