@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -75,8 +74,3 @@ class Cleaner:
 def _told(record: Record, found: Contamination) -> Contaminated:
     origin = record.provenance
     return Contaminated(f"{origin.source}:{origin.path}", found.benchmark, found.item, found.rule, found.evidence)
-
-
-def cleaned(records: Iterable[Record], cleaner: Cleaner, facts: CleanFacts) -> list[Record | None]:
-    """Every record cleaned, None in the place of those that are left out."""
-    return [cleaner.clean(record, facts) for record in records]

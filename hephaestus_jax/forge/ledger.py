@@ -6,7 +6,7 @@ import dataclasses
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ from hephaestus_jax.forge.cleaning import CleanFacts
 from hephaestus_jax.forge.config import ForgeConfig
 from hephaestus_jax.forge.doctests.results import Counts, tally
 from hephaestus_jax.forge.holdout import RULE, HeldOut
-from hephaestus_jax.forge.infos import Info
 from hephaestus_jax.forge.leaks import HELD_OUT_FILE
 from hephaestus_jax.forge.plan import Plan
 from hephaestus_jax.forge.stages import REPEATED, Finished, Group, ReadFacts
@@ -119,10 +118,10 @@ class Ledger:
             self.records[group] += len(numbers)
             self.bytes[group] += sum(sizes[number][1] for number in numbers)
 
-    def add_languages(self, infos: Iterable[Info]) -> None:
-        """Counts the languages of what goes on."""
-        for info in infos:
-            self.distributions.languages.setdefault(info.slice, Counter())[info.language or "unknown"] += 1
+    def add_languages(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Takes the counts of (slice, language) of what goes on; "" is a language that was not told."""
+        for (slice_name, language), number in counts.items():
+            self.distributions.languages.setdefault(slice_name, Counter())[language or "unknown"] += number
 
     def check(self) -> None:
         """Every record that was read was written or dropped for a stated reason.

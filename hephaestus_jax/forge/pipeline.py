@@ -20,6 +20,7 @@ import heapq
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from hephaestus_jax.forge.config import ForgeConfig
 from hephaestus_jax.forge.decontamination import PACKAGES
 from hephaestus_jax.forge.doctests.extract import DoctestJob
 from hephaestus_jax.forge.doctests.sandbox import Limits, run_doctests
-from hephaestus_jax.forge.fetch import Unavailable, fetch, package_folder, unpack
+from hephaestus_jax.forge.fetch import Unavailable
 from hephaestus_jax.forge.holdout import Census, HeldOut, choose, windows_of
 from hephaestus_jax.forge.holdout_services import Described, ServiceApi, candidates, choose_services, joined
 from hephaestus_jax.forge.leaks import HELD_OUT_FILE
@@ -39,10 +40,11 @@ from hephaestus_jax.forge.plan import Place, Plan, choose_pool, kept_infos, plan
 from hephaestus_jax.forge.stage_times import StageTimes
 from hephaestus_jax.forge.stages import CleanIndex, Finished, Group, ReadFacts
 from hephaestus_jax.forge.unit_jobs import stage_of
-from hephaestus_jax.forge.units import Found, Unit, find_units, python_path
+from hephaestus_jax.forge.units import Found, Unit, find_units, python_path, unpacked_package
 from hephaestus_jax.forge.work import WorkFolder
 from hephaestus_jax.formats.record_files import StoredRecord
 from hephaestus_jax.formats.records import SLICES, SPLITS, ApiDoc, digest
+from hephaestus_jax.formats.row_files import file_digest
 from hephaestus_jax.formats.store import Corpus, write_sorted_corpus
 from hephaestus_jax.progress import Progress
 
@@ -81,11 +83,16 @@ class _Build:
     def __init__(self, config: ForgeConfig, work: WorkFolder, times: StageTimes) -> None:
         self.config, self.work, self.records = config, work, times.records
         self.workers = Workers(config.workers, config.beam_options)
-        self.found: Found = find_units(config, work.path / "unpacked")
+        unpacked = work.path / "unpacked"
+        self.found: Found = find_units(config, unpacked)
         self.units = self.found.units
-        self.benchmarks = _benchmark_folders(config, work, self.found)
+        self.benchmarks = _benchmark_folders(config, unpacked)
+        self.benchmark_digests = [
+            PACKAGES[n].sha256 if n in PACKAGES else file_digest(Path(n)) for n in config.benchmarks
+        ]
         self.held_out = HeldOut()
         self.plan_made = Plan([])
+        self.languages = Counter[tuple[str, str]]()  # of what goes on, with their slices
         self.pool: dict[str, list[ApiDoc]] = {split: [] for split in SPLITS}
 
     # --- keys -----------------------------------------------------------------------------------------------------
@@ -108,17 +115,26 @@ class _Build:
     def _clean_key(self, unit: Unit) -> str:
         config = self.config
         return self.work.key(
-            "clean", self._read_key(unit), config.licence_policy, list(config.languages), list(config.benchmarks)
+            "clean", self._read_key(unit), config.licence_policy, list(config.languages), self.benchmark_digests
         )
 
-    def _finish_key(self, number: int) -> str:
-        unit = self.units[number]
-        parts = [self._clean_key(unit), self._outcomes_key(unit), self.plan_made.share(number).to_json()]
-        return self.work.key("finish", digest(self.held_out.to_json()), *parts)
+    @cached_property
+    def _finish_keys(self) -> list[str]:
+        """Of every unit; only once the plan is made."""
+        held_out = digest(self.held_out.to_json())
+        return [
+            self.work.key(
+                "finish", held_out, self._clean_key(unit), self._outcomes_key(unit),
+                self.plan_made.share(number).to_json(),
+            )
+            for number, unit in enumerate(self.units)
+        ]  # fmt: skip
 
-    def _compose_key(self, number: int) -> str:
-        pool = {split: [doc.name for doc in docs] for split, docs in self.pool.items()}
-        return self.work.key("compose", self._finish_key(number), digest(pool), self.config.seed)
+    @cached_property
+    def _compose_keys(self) -> list[str]:
+        """Of every unit; only once the plan is made."""
+        pool = digest({split: [doc.name for doc in docs] for split, docs in self.pool.items()})
+        return [self.work.key("compose", key, pool, self.config.seed) for key in self._finish_keys]
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
@@ -177,12 +193,13 @@ class _Build:
 
     def plan(self) -> None:
         """Decides what of the whole corpus goes where."""
-        indexes = self._indexes()
+        indexes = [self.work.load("clean-index", unit.name, self._clean_key(unit)) for unit in self.units]
         if not any(index.infos for index in indexes):
             raise UserError("nothing was found to build a corpus from; name other sources")
         self.records["plan"] = self.records["finish"] = sum(len(index.infos) for index in indexes)
         with Progress("planning", "steps", 4) as progress:
             self.plan_made = plan_corpus(self.units, indexes, self.config)
+            self.languages = Counter((info.slice, info.language) for _, info in kept_infos(indexes, self.plan_made))
             progress.add()
             census = self._census(indexes)
             python = self._hold_out_python(indexes, census)
@@ -192,9 +209,6 @@ class _Build:
             places = choose_pool(indexes, self.plan_made, POOL, self.config.seed) if self.config.compose else {}
             self.pool = {split: self._docs_at(places.get(split, [])) for split in SPLITS}
             progress.add()
-
-    def _indexes(self) -> list[CleanIndex]:
-        return [self.work.load("clean-index", unit.name, self._clean_key(unit)) for unit in self.units]
 
     def _census(self, indexes: Sequence[CleanIndex]) -> Census:
         """What all units say about the names of APIs; what a name is renamed to counts too."""
@@ -282,7 +296,7 @@ class _Build:
         """Puts the records of every unit on their sides, and cuts the training side."""
         jobs = []
         for number, unit in enumerate(self.units):
-            key, share = self._finish_key(number), self.plan_made.share(number)
+            key, share = self._finish_keys[number], self.plan_made.share(number)
             if not self.work.has("finished-facts", unit.name, key):
                 arguments = (unit, self._clean_key(unit), self._outcomes_key(unit), share, key, self.work)
                 jobs.append(Job(unit.name, unit.size, unit_jobs.finish_job, arguments))
@@ -292,14 +306,14 @@ class _Build:
         """Composes the example calls of every unit."""
         jobs = []
         for number, unit in enumerate(self.units):
-            key = self._compose_key(number)
+            key = self._compose_keys[number]
             if self._composes(unit) and not self.work.has("composed-facts", unit.name, key):
                 jobs.append(
-                    Job(unit.name, unit.size, unit_jobs.compose_job, (unit, self._finish_key(number), key, self.work))
+                    Job(unit.name, unit.size, unit_jobs.compose_job, (unit, self._finish_keys[number], key, self.work))
                 )
         self._run("composing calls", jobs)
         self.records["compose"] = sum(
-            self.work.load("composed-facts", unit.name, self._compose_key(number)).made.total()
+            self.work.load("composed-facts", unit.name, self._compose_keys[number]).made.total()
             for number, unit in enumerate(self.units)
             if self._composes(unit)
         )
@@ -318,9 +332,9 @@ class _Build:
             if self._executes(unit):
                 ledger.add_doctests(unit.name, self.work.load("outcomes", unit.name, self._execute_key(unit)))
         for name, (made, _, _) in parts.items():
-            ledger.add_finished(made, {group: numbers for (part, group), numbers in kept.items() if part == name})
+            ledger.add_finished(made, {group: kept[name, group] for group in GROUPS})
         ledger.check()
-        ledger.add_languages(info for _, info in kept_infos(self._indexes(), self.plan_made))
+        ledger.add_languages(self.languages)
         self.records["write"] = sum(map(len, kept.values()))
         with Progress("writing", "records", self.records["write"]) as progress:
             groups = {
@@ -338,10 +352,10 @@ class _Build:
         """Everything that was finished or composed: name of the part to its facts, unit's name and key."""
         parts: dict[str, tuple[Finished, str, str]] = {}
         for number, unit in enumerate(self.units):
-            key = self._finish_key(number)
+            key = self._finish_keys[number]
             parts[unit.name] = (self.work.load("finished-facts", unit.name, key), "finished", key)
             if self._composes(unit):
-                key = self._compose_key(number)
+                key = self._compose_keys[number]
                 made = self.work.load("composed-facts", unit.name, key)
                 parts[f"{unit.name} composed"] = (made, "composed", key)
         return parts
@@ -369,7 +383,7 @@ class _Build:
             last = row.id
 
 
-def _benchmark_folders(config: ForgeConfig, work: WorkFolder, found: Found) -> tuple[str, ...]:
+def _benchmark_folders(config: ForgeConfig, unpacked: Path) -> tuple[str, ...]:
     """The benchmarks that are kept out, those of packages as their folders.
 
     Raises:
@@ -378,14 +392,11 @@ def _benchmark_folders(config: ForgeConfig, work: WorkFolder, found: Found) -> t
     folders = []
     for name in config.benchmarks:
         if name in PACKAGES:
-            package = PACKAGES[name]
-            kept = Path(config.package_folder) if config.package_folder else package_folder()
             try:
-                archive = fetch(package, kept)
+                folders.append(f"{name}={unpacked_package(PACKAGES[name], config, unpacked)}")
             except Unavailable as error:
                 told = f"benchmark {name} cannot be kept out: {error}; leave it out of `benchmarks`"
                 raise UserError(told) from error
-            folders.append(f"{name}={unpack(archive, work.path / 'unpacked' / f'{package.name}-{package.version}')}")
         elif Path(name).is_file():
             folders.append(str(Path(name).absolute()))
         else:

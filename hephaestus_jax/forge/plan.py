@@ -42,32 +42,41 @@ class Place:
 
 
 @dataclass
+class _OpenShare:
+    """A `Share` while the plan is made."""
+
+    dropped: dict[int, str] = field(default_factory=dict)
+    validation: set[int] = field(default_factory=set)
+    reserved: set[str] = field(default_factory=set)
+
+
+@dataclass
 class Plan:
     """Who goes where, per unit; and how many APIs there are."""
 
-    shares: list[dict[str, Any]]
+    shares: list[_OpenShare]
     counts: list[Count] = field(default_factory=list)
 
     def drop(self, place: Place, reason: str) -> None:
         """Leaves a record out."""
-        self.shares[place.unit]["dropped"].setdefault(place.number, reason)
+        self.shares[place.unit].dropped.setdefault(place.number, reason)
 
     def validate(self, place: Place) -> None:
         """Puts a record on the validation side."""
-        self.shares[place.unit]["validation"].add(place.number)
+        self.shares[place.unit].validation.add(place.number)
 
     def reserve(self, place: Place, path: str) -> None:
         """Keeps a file from training."""
-        self.shares[place.unit]["reserved"].add(path)
+        self.shares[place.unit].reserved.add(path)
 
     def kept(self, place: Place) -> bool:
         """Whether a record goes on."""
-        return place.number not in self.shares[place.unit]["dropped"]
+        return place.number not in self.shares[place.unit].dropped
 
     def share(self, unit: int) -> Share:
         """One unit's part."""
         own = self.shares[unit]
-        return Share(dict(sorted(own["dropped"].items())), frozenset(own["validation"]), frozenset(own["reserved"]))
+        return Share(dict(sorted(own.dropped.items())), frozenset(own.validation), frozenset(own.reserved))
 
 
 def plan_corpus(units: Sequence[Unit], indexes: Sequence[CleanIndex], config: ForgeConfig) -> Plan:
@@ -78,7 +87,7 @@ def plan_corpus(units: Sequence[Unit], indexes: Sequence[CleanIndex], config: Fo
         indexes: of each.
         config: of the build.
     """
-    plan = Plan([{"dropped": {}, "validation": set(), "reserved": set()} for _ in units])
+    plan = Plan([_OpenShare() for _ in units])
     entries = [(Place(u, n), info) for u, index in enumerate(indexes) for n, info in enumerate(index.infos)]
     entries = _without_repeats(entries, units, plan)
     signatures = dedup.stack([info.signature_P for _, info in entries])
@@ -224,7 +233,7 @@ def choose_pool(indexes: Sequence[CleanIndex], plan: Plan, size: int, seed: int)
     drawn: dict[str, list[tuple[float, Place, str]]] = {"train": [], "validation": []}
     for place, info in kept_infos(indexes, plan):
         if info.api is not None and info.api.interface != "python":
-            split = "validation" if place.number in plan.shares[place.unit]["validation"] else "train"
+            split = "validation" if place.number in plan.shares[place.unit].validation else "train"
             drawn[split].append((dedup.keyed_fraction(seed, "pool", info.id), place, info.api.provider))
     pool: dict[str, list[Place]] = {}
     for split, found in drawn.items():

@@ -1,17 +1,18 @@
 """What a stage does with one unit, in any process: load, do the step (`stages`), keep the result.
 
-Tables that take seconds to make (what is held out, the benchmarks) are made once in each process, by `prepare`.
+Tables that take seconds to make (what is held out, the benchmarks) are made once in each process, by the first job that
+needs them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
 
 from hephaestus_jax.forge import stages
 from hephaestus_jax.forge.cleaning import Cleaner
 from hephaestus_jax.forge.config import ForgeConfig
 from hephaestus_jax.forge.cutting import Cutter
-from hephaestus_jax.forge.decontamination import Decontaminator, open_benchmarks
+from hephaestus_jax.forge.decontamination import open_benchmarks
 from hephaestus_jax.forge.holdout import HeldOut
 from hephaestus_jax.forge.stages import Contents, Finished, Group
 from hephaestus_jax.forge.units import Unit
@@ -20,26 +21,29 @@ from hephaestus_jax.formats.record_files import sorted_rows
 from hephaestus_jax.formats.records import SPLITS, ApiDoc
 
 _config = ForgeConfig()
+_benchmarks: tuple[str, ...] = ()
 _held_out = HeldOut()
 _pool: dict[str, list[ApiDoc]] = {}
-_cleaner: Cleaner | None = None  # of this process: its tables take seconds to make, and all jobs share them
-_cutter: Cutter | None = None
-_prepared: Any = None
 
 
 def prepare(config: ForgeConfig, benchmarks: tuple[str, ...], held_out: HeldOut, pool: dict[str, list[ApiDoc]]) -> None:
-    global _config, _held_out, _pool, _cleaner, _cutter, _prepared
-    if _prepared != (config, benchmarks):
-        decontaminator: Decontaminator | None = open_benchmarks(benchmarks) if benchmarks else None
-        _config, _cleaner, _prepared = config, Cleaner(config, decontaminator), (config, benchmarks)
-    if _cutter is None or _held_out != held_out:
-        _cutter = Cutter(held_out)
-    _held_out, _pool = held_out, pool
+    """What the jobs of a stage share in this process."""
+    global _config, _benchmarks, _held_out, _pool
+    if (config, benchmarks) != (_config, _benchmarks):
+        _cleaner.cache_clear()
+    if held_out != _held_out:
+        _cutter.cache_clear()
+    _config, _benchmarks, _held_out, _pool = config, benchmarks, held_out, pool
 
 
-def _tools() -> tuple[Cutter, Cleaner]:
-    assert _cutter is not None and _cleaner is not None
-    return _cutter, _cleaner
+@cache
+def _cleaner() -> Cleaner:
+    return Cleaner(_config, open_benchmarks(_benchmarks) if _benchmarks else None)
+
+
+@cache
+def _cutter() -> Cutter:
+    return Cutter(_held_out)
 
 
 def stage_of(stage: str, group: Group) -> str:
@@ -64,7 +68,7 @@ def _load(stage: str, unit: Unit, key: str, work: WorkFolder) -> Contents:
 
 
 def clean_job(unit: Unit, read_key: str, key: str, work: WorkFolder) -> None:
-    index, contents = stages.clean(_load("read", unit, read_key, work), _tools()[1], unit.name)
+    index, contents = stages.clean(_load("read", unit, read_key, work), _cleaner(), unit.name)
     if unit.distribution is None:
         index, rows = stages.in_id_order(index, contents)
         work.save_records("clean", unit.name, key, rows)
@@ -82,7 +86,7 @@ def windows_job(unit: Unit, clean_key: str, key: str, work: WorkFolder) -> None:
 def finish_job(unit: Unit, clean_key: str, outcomes_key: str, share: stages.Share, key: str, work: WorkFolder) -> None:
     contents = _load("clean", unit, clean_key, work)
     outcomes = work.load("outcomes", unit.name, outcomes_key) if outcomes_key else []
-    made = stages.finish(contents, outcomes, share, _held_out, *_tools())
+    made = stages.finish(contents, outcomes, share, _held_out, _cutter(), _cleaner())
     _save_finished("finished", unit, key, made, work)
 
 
@@ -93,7 +97,7 @@ def compose_job(unit: Unit, finish_key: str, key: str, work: WorkFolder) -> None
         if work.has(stage, unit.name, finish_key):
             records = (row.parsed() for row in work.load_records(stage, unit.name, finish_key))
             docs = [record for record in records if isinstance(record, ApiDoc)]
-            made.merge(stages.compose_calls(docs, split, _pool[split], *_tools(), _config.seed))
+            made.merge(stages.compose_calls(docs, split, _pool[split], _cutter(), _cleaner(), _config.seed))
     _save_finished("composed", unit, key, made, work)
 
 

@@ -120,10 +120,16 @@ def _roots(source: Source, folder: str, config: ForgeConfig, unpacked: Path) -> 
         return
     for package in source.packages:
         origin = Origin(package.name, package.version, package.licence, package.host)
-        yield _unpacked(package, config, unpacked), origin
+        yield unpacked_package(package, config, unpacked), origin
 
 
-def _unpacked(package: Package, config: ForgeConfig, unpacked: Path) -> Path:
+def unpacked_package(package: Package, config: ForgeConfig, unpacked: Path) -> Path:
+    """The folder below `unpacked` with a package's files, which is fetched unless it is there.
+
+    Raises:
+        Unavailable: it cannot be had.
+        UserError: its archive is damaged.
+    """
     folder = unpacked / f"{package.name.replace('/', '_').lstrip('@')}-{package.version}"
     if folder.with_name(folder.name + ".unpacked").exists():
         return folder
@@ -171,7 +177,7 @@ def _changed(file: SourceFile) -> int:
 def _distributions(name: str, config: ForgeConfig, unpacked: Path) -> list[Distribution]:
     if name == INSTALLED:
         return iter_distributions(config.packages, config.site_directories)
-    roots = [str(_unpacked(wheel, config, unpacked)) for wheel in WHEELS]
+    roots = [str(unpacked_package(wheel, config, unpacked)) for wheel in WHEELS]
     return iter_distributions([wheel.name for wheel in WHEELS], roots)
 
 

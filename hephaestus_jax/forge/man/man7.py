@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hephaestus_jax.forge.man.blocks import Builder, Page
-from hephaestus_jax.forge.man.text import Roff
+from hephaestus_jax.forge.man.blocks import Page
+from hephaestus_jax.forge.man.page_reader import PageReader
 
 _FONTS = frozenset(["B", "I", "SM", "SB", "R", "CW", "C"])
 _JOINED = frozenset(["BR", "BI", "RB", "RI", "IB", "IR", "CR", "RC", "BC", "CB", "CI", "IC"])
@@ -13,18 +13,14 @@ _BREAKS = frozenset(["sp", "br", "Sp", "HP", "SP"])
 
 def read_man(source: str) -> Page:
     """The blocks of a page in man(7)."""
-    roff, builder = Roff(), Builder()
-    reader = _Reader(roff, builder)
-    for line in roff.lines(source):
-        reader.read(line)
-    return builder.finish()
+    return _Reader().page(source)
 
 
-class _Reader:
+class _Reader(PageReader):
     """Reads line after line."""
 
-    def __init__(self, roff: Roff, builder: Builder) -> None:
-        self.roff, self.builder = roff, builder
+    def __init__(self) -> None:
+        super().__init__()
         self.title_wanted = 0  # level of a section whose title is the next line
         self.table: list[str] | None = None  # lines of a table; the format comes first
         self.address = ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hephaestus_jax.forge.man.blocks import Builder, Page
-from hephaestus_jax.forge.man.text import Roff
+from hephaestus_jax.forge.man.blocks import Page
+from hephaestus_jax.forge.man.page_reader import PageReader
 
 _QUOTES = {
     "Op": ("[", "]"), "Oo": ("[", ""), "Oc": ("", "]"), "Aq": ("<", ">"), "Ao": ("<", ""), "Ac": ("", ">"),
@@ -36,18 +36,14 @@ _CLOSING, _OPENING = frozenset(".,:;)]?!"), frozenset("([")
 
 def read_mdoc(source: str) -> Page:
     """The blocks of a page in mdoc(7)."""
-    roff, builder = Roff(), Builder()
-    reader = _Reader(roff, builder)
-    for line in roff.lines(source):
-        reader.read(line)
-    return builder.finish()
+    return _Reader().page(source)
 
 
-class _Reader:
+class _Reader(PageReader):
     """Reads line after line."""
 
-    def __init__(self, roff: Roff, builder: Builder) -> None:
-        self.roff, self.builder = roff, builder
+    def __init__(self) -> None:
+        super().__init__()
         self.name = ""
         self.returned, self.function = "", ""  # of the prototype that is read
         self.taken: list[str] = []
