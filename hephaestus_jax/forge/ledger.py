@@ -142,7 +142,7 @@ class Ledger:
         return {
             "kind": "forge",
             "configuration": {k: v for k, v in dataclasses.asdict(config).items() if k not in _UNTOLD},
-            "versions": {"python": platform.python_version(), **versions_of("hephaestus_jax", *LIBRARIES)},
+            "versions": {"python": platform.python_version(), **versions_of(*LIBRARIES)},
             "held_out": {
                 "file": HELD_OUT_FILE,
                 "rule": RULE,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import hephaestus_jax
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge import pipeline, units
 from hephaestus_jax.forge.compose import violations
@@ -137,6 +138,7 @@ def test_catalogues_become_a_corpus_and_what_cannot_be_had_is_told(catalogues: P
     counts = {(c["licence_policy"], c["with_python_callables"]): c for c in manifest["apis"]}
     assert counts["any", True]["distinct"]["J >= 0.8"] == 130 and counts["stated", False]["distinct"]["J >= 0.8"] == 10
     assert sum(manifest["distributions"]["providers"].values()) == 130
+    assert manifest["versions"]["hephaestus_jax"] == hephaestus_jax.__version__
 
 
 def test_composed_calls_stay_true_to_their_schemas(catalogues: Path, tmp_path: Path) -> None:
