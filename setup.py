@@ -54,6 +54,9 @@ setup(
         "jsonschema>=4.18",
         "py3langid>=0.3",
         "phonenumbers>=8.13",
+        "docutils>=0.21",
+        "pypi-simple>=1.6",
+        "requests>=2.31",
     ],
     extras_require={
         "test": [

@@ -16,6 +16,8 @@ MIXTURES: dict[str, dict[str, float]] = {
     "base": {"code": 1, "text": 1},
     # agent : code : text = 1 : 1 : 1, close to the share of 36 % that the Hephaestus paper reports as best
     "agent_code_text": {"agent_docs": 3, "agent_trajectories": 1, "code": 4, "text": 4},
+    # the same shares, with environment feedback beside documentation and calls
+    "agent_feedback": {"agent_docs": 2, "agent_trajectories": 1, "agent_environments": 1, "code": 4, "text": 4},
     # agent data two thirds
     "agent_heavy": {"agent_docs": 6, "agent_trajectories": 2, "code": 2, "text": 2},
 }

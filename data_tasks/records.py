@@ -154,7 +154,7 @@ def add_corpus_task(name: str, slice_name: str, renderer: Renderer | None = None
     """Registers a seqio Task over one slice of the corpus that the settings in force name."""
 
     def open_source(split: str) -> RecordSource:
-        return CorpusSource(current().need_corpus(), slice_name, split)
+        return CorpusSource(current().need_corpus(slice_name), slice_name, split)
 
     return add_record_task(name, open_source, renderer=renderer)
 

@@ -40,10 +40,10 @@ class HephaestusCorpus(tfds.core.GeneratorBasedBuilder):
             )
 
     def _named_corpus(self) -> str | None:
-        return self._corpus_path or current().corpus
+        return self._corpus_path or current().corpus_of(self.builder_config.name)
 
     def _corpus(self) -> Corpus:
-        return Corpus(Path(self._corpus_path or current().need_corpus()))
+        return Corpus(Path(self._corpus_path or current().need_corpus(self.builder_config.name)))
 
     def _digest(self) -> str:
         return digest([self._corpus().digest(self.builder_config.name, split) for split in SPLITS])

@@ -22,6 +22,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seq_length", type=int, required=True, help="tokens per row")
     parser.add_argument("--out", type=Path, required=True, help="directory of the caches and mixture.json")
     parser.add_argument("--corpus", help="corpus of the built-in tasks (default: $HEPHAESTUS_CORPUS)")
+    parser.add_argument("--environments", help="corpus of played episodes (default: $HEPHAESTUS_ENVIRONMENTS)")
     parser.add_argument("--vocabulary", help="tokenizer.json or SentencePiece model (default: $HEPHAESTUS_VOCABULARY)")
     parser.add_argument("--chat", help="template family of trajectories (default: $HEPHAESTUS_CHAT, else llama3)")
     parser.add_argument("--train_on", choices=["all", "assistant"], default="all", help="what of a trajectory has loss")
@@ -48,6 +49,7 @@ def main() -> None:
     chat = args.chat or data_tasks.current().renderer.chat
     data_tasks.configure(
         corpus=args.corpus,
+        environments=args.environments,
         vocabulary=args.vocabulary,
         renderer=RecordRenderer(chat=chat, train_on=args.train_on, metadata=not args.no_metadata),
     )

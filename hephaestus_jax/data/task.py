@@ -19,7 +19,7 @@ import numpy as np
 
 from hephaestus_jax.data.identity import Origin
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.formats.records import Identified, Trajectory, digest
+from hephaestus_jax.formats.records import Identified, Trajectory, digest, held_out_split
 from hephaestus_jax.formats.spans import Renderer
 from hephaestus_jax.formats.store import Corpus
 
@@ -145,6 +145,11 @@ class RenderedTask:
         results: list[TokenizedRecord | Rejected | None] = []
         renderings, kept, with_turns = [], [], False
         for identifier, record in self.source.read(start, stop):
+            if self.split == "train" and (held_out := held_out_split(record)):
+                raise UserError(
+                    f"record {identifier} of {self.name} is an episode of the split {held_out}, which is held out; "
+                    "training must not read it: put it on the validation side"
+                )
             try:
                 rendering = self.renderer.render(record)
                 check_unicode(rendering.text)

@@ -27,7 +27,7 @@ _SHARES = 24  # for each worker: enough to even out and to show progress, few en
 
 @dataclass(frozen=True)
 class Job:
-    """A function of a module with its arguments, and the bytes of input that it has to go through."""
+    """A function of a module with its arguments, and its size: bytes to go through, or what else the caller counts."""
 
     name: str
     size: int
@@ -43,7 +43,14 @@ class Workers:
     beam_options: tuple[str, ...] = ()
 
 
-def run_jobs(label: str, jobs: Sequence[Job], workers: Workers, prepare: Callable[..., None], *shared: Any) -> None:
+def run_jobs(
+    label: str,
+    jobs: Sequence[Job],
+    workers: Workers,
+    prepare: Callable[..., None],
+    *shared: Any,
+    unit: str = "",
+) -> None:
     """Runs the jobs, the largest first; each keeps its own result, and finished ones are not lost with the build.
 
     Args:
@@ -51,13 +58,14 @@ def run_jobs(label: str, jobs: Sequence[Job], workers: Workers, prepare: Callabl
         jobs: what to run.
         workers: who runs them.
         prepare: called with `shared` once in every process, before its first job.
+        unit: what the sizes of the jobs count, where that is not bytes.
 
     Raises:
         UserError: from a job, or because a worker was killed.
     """
     order = sorted(jobs, key=lambda job: (-job.size, job.name))
     total = sum(job.size for job in order)
-    unit, scale = ("MB", 1e6) if total > 2e7 else ("kB", 1e3)
+    unit, scale = (unit, 1) if unit else ("MB", 1e6) if total > 2e7 else ("kB", 1e3)
     with Progress(label, unit, round(total / scale)) as progress:
         done = 0
         for finished in _finished(order, workers, prepare, shared, progress.every):

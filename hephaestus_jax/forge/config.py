@@ -35,7 +35,8 @@ class ForgeConfig:
             names are only known from the whole.
         heldout_fraction: share of the documented APIs that training never sees.
         heldout_max_uses: a name that occurs more often in code and text cannot be held out by it.
-        validation_fraction: share of the files whose code and text go to validation.
+        validation_fraction: share of the files whose code and text go to validation, and of each source's trajectories:
+            all that call a tool go together.
         seed: keys every choice.
         workers: processes; the corpus has the same bytes for any number.
         beam_options: of another Beam runner than the in-process one, for instance ("--runner=FlinkRunner",).

@@ -1,7 +1,8 @@
 """Pinned packages from their registries: fetched, compared with their sha256, and unpacked without running anything.
 
 A package is fetched once and kept under its sha256 in a folder that builds share; who has no network puts the file
-there. Only wheels are taken from PyPI, for `pip download` of a source archive runs the archive's own code.
+there. `pip download` takes wheels only: of a source archive it runs the archive's own code. Those are downloaded by
+`sdists.py`.
 """
 
 from __future__ import annotations
@@ -44,12 +45,18 @@ def fetch(package: Package, folder: Path) -> Path:
     Raises:
         Unavailable: the registry, its client or the network is not there, or the file is not the pinned one.
     """
-    kept = folder / f"{package.sha256}{'.whl' if package.registry == 'pypi' else '.tgz'}"
+    suffix = ".tar.gz" if package.sdist else ".whl" if package.registry == "pypi" else ".tgz"
+    kept = folder / f"{package.sha256}{suffix}"
     if kept.exists() and sha256_of(kept) == package.sha256:
         return kept
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as scratch:
-        _run(_command(package, Path(scratch)), package)
+        if package.sdist:
+            from hephaestus_jax.forge.sdists import download  # what it imports takes most of a second
+
+            download(package, Path(scratch))
+        else:
+            run_client(_command(package, Path(scratch)), f"{package.name} {package.version}")
         files = sorted(path for path in Path(scratch).iterdir() if path.is_file())
         found = next((path for path in files if sha256_of(path) == package.sha256), None)
         if found is None:
@@ -73,8 +80,16 @@ def _command(package: Package, folder: Path) -> list[str]:
     return [*command, f"--dest={folder}", f"{package.name}=={package.version}"]
 
 
-def _run(command: list[str], package: Package) -> None:
-    told = f"{package.name} {package.version}"
+def run_client(command: list[str], told: str) -> str:
+    """What a package client printed.
+
+    Args:
+        command: with its arguments.
+        told: what the errors are about.
+
+    Raises:
+        Unavailable: the client is not installed, took too long, or failed.
+    """
     try:
         # the folder of the build is no place to run a package client in: it would read settings from there
         done = subprocess.run(
@@ -87,6 +102,7 @@ def _run(command: list[str], package: Package) -> None:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
         raise Unavailable(f"{told}: {lines[-1].strip()[:300] if lines else f'exit status {done.returncode}'}")
+    return done.stdout
 
 
 def unpack(archive: Path, folder: Path) -> Path:

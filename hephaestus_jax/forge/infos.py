@@ -10,7 +10,18 @@ import numpy as np
 from hephaestus_jax.forge import dedup
 from hephaestus_jax.forge.api_identity import api_text, family, identity, version_order
 from hephaestus_jax.forge.cutting import strings_in
-from hephaestus_jax.formats.records import ApiDoc, Document, Interface, Json, Record, digest, slice_of, to_json
+from hephaestus_jax.formats.records import (
+    ApiAction,
+    ApiDoc,
+    Document,
+    Interface,
+    Json,
+    Record,
+    Trajectory,
+    digest,
+    slice_of,
+    to_json,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,7 @@ class Info:
     source: str
     path: str
     api: ApiInfo | None
+    groups: tuple[str, ...]  # of a trajectory: what it is kept on one side with
     signature_P: np.ndarray = field(repr=False)
 
 
@@ -60,6 +72,7 @@ def info_of(record: Record, identifier: str, language: str) -> Info:
         source=origin.source,
         path=origin.path,
         api=_api_info(record) if isinstance(record, ApiDoc) else None,
+        groups=groups_of(record) if isinstance(record, Trajectory) else (),
         signature_P=dedup.signature(text),
     )
 
@@ -92,6 +105,12 @@ def service_of(doc: ApiDoc) -> str:
     else:
         named = doc.provenance.path.partition(":")[0]
     return f"{provider}|{named.lower()}"
+
+
+def groups_of(trajectory: Trajectory) -> tuple[str, ...]:
+    """The tools that a trajectory calls; of one without calls its first step, which the answers to one prompt share."""
+    called = {step.function for step in trajectory.steps if isinstance(step, ApiAction)}
+    return tuple(sorted(called)) or (digest(content(trajectory)["steps"][:1]),)
 
 
 def main_text(record: Record) -> str:

@@ -21,7 +21,7 @@ from hephaestus_jax.forge.stages import REPEATED, Finished, Group, ReadFacts
 from hephaestus_jax.forge.units import Found
 from hephaestus_jax.formats.quarantine import Quarantine
 from hephaestus_jax.formats.record_files import StoredRecord
-from hephaestus_jax.formats.records import SLICES, SPLITS, Json, digest
+from hephaestus_jax.formats.records import PLAYED, SLICES, SPLITS, Json, digest
 from hephaestus_jax.formats.store import Corpus
 from hephaestus_jax.versions import versions_of
 
@@ -152,7 +152,7 @@ class Ledger:
                 "words": len(held_out.words),
                 "validation_keeps": "validation records are whole: nothing is cut from them",
             },
-            "accounts": {name: self._account(name) for name in SLICES},
+            "accounts": {name: self._account(name) for name in SLICES if name != PLAYED or self.read[name]},
             "sources": {
                 name: {**dataclasses.asdict(facts), "records": dict(sorted(written.get(name, {}).items()))}
                 for name, facts in sorted(found.facts.items())

@@ -7,6 +7,7 @@ released version before older ones.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,13 @@ from hephaestus_jax.forge.stages import CleanIndex, Share, file_of
 from hephaestus_jax.forge.units import Unit
 
 SIMILARITIES = (0.8, 0.7)  # of near-duplicates that are counted; the first is the one that is removed
-_SLICE_ORDER = {"agent_docs": 0, "agent_trajectories": 1, "text": 2, "code": 3}  # whose copy stays
+_SLICE_ORDER = {
+    "agent_docs": 0,
+    "agent_trajectories": 1,
+    "agent_environments": 2,
+    "text": 3,
+    "code": 4,
+}  # whose copy stays
 
 REPEATED_PROVIDER = "catalogue's copy of a provider whose own package is read"
 OLDER_VERSION = "older version of an API"
@@ -96,6 +103,7 @@ def plan_corpus(units: Sequence[Unit], indexes: Sequence[CleanIndex], config: Fo
     _drop_versions(entries, plan)
     _drop_near_duplicates(entries, groups[SIMILARITIES[0]], units, plan, config)
     _cap_providers(entries, plan, config)
+    _validate_trajectories(entries, units, plan, config)
     return plan
 
 
@@ -204,6 +212,34 @@ def _validate_document(
         if info.slice == "code":
             for other, other_info in members:
                 plan.reserve(other, other_info.path)
+
+
+def _validate_trajectories(entries: Entries, units: Sequence[Unit], plan: Plan, config: ForgeConfig) -> None:
+    """Of every source's trajectories all that call certain tools: training sees no call of those.
+
+    Tools are taken in the order of a keyed hash as long as the wanted share is not exceeded. Where every tool is called
+    more often than that, the least called one is taken, unless more than half of the source calls it.
+    """
+    callers: dict[str, dict[str, set[Place]]] = defaultdict(lambda: defaultdict(set))
+    total: Counter[str] = Counter()
+    for place, info in entries:
+        if info.slice == "agent_trajectories" and plan.kept(place):
+            source = units[place.unit].source
+            total[source] += 1
+            for group in info.groups:
+                callers[source][group].add(place)
+    for source, found in callers.items():
+        wanted = math.ceil(config.validation_fraction * total[source])
+        ordered = sorted(found, key=lambda group: (dedup.keyed_fraction(config.seed, "calls", source, group), group))
+        chosen: set[Place] = set()
+        for group in ordered:
+            if len(chosen | found[group]) <= wanted:
+                chosen |= found[group]
+        least = min(ordered, key=lambda group: len(found[group]))
+        if wanted and not chosen and 2 * len(found[least]) <= total[source]:
+            chosen = found[least]
+        for place in chosen:
+            plan.validate(place)
 
 
 def _cap_providers(entries: Entries, plan: Plan, config: ForgeConfig) -> None:

@@ -15,7 +15,7 @@ from hephaestus_jax.forge.installed import Distribution, iter_distributions
 from hephaestus_jax.forge.installed.wheels import WHEELS
 from hephaestus_jax.forge.sources import SOURCES, Origin, Package, Source, SourceFile
 from hephaestus_jax.forge.sources.source import files_below
-from hephaestus_jax.formats.records import Json
+from hephaestus_jax.formats.records import Json, digest
 from hephaestus_jax.progress import Progress
 
 UNIT_BYTES = 8 << 20  # of files that are read together; a fixed number, so that units never depend on the workers
@@ -78,7 +78,7 @@ def find_units(config: ForgeConfig, unpacked: Path) -> Found:
                 facts |= {item.name: SourceFacts(item.version, item.licence, item.host) for item in kept}
                 units += [_distribution_unit(item, name) for item in kept]
             else:
-                for root, origin in _roots(SOURCES[name], folder, config, unpacked):
+                for root, origin in _roots(SOURCES[name], folder, config, unpacked, unavailable):
                     facts[origin.name] = SourceFacts(origin.version, origin.licence, origin.host)
                     units += _file_units(SOURCES[name], root, origin, config)
         except Unavailable as error:
@@ -111,16 +111,21 @@ def named_sources(names: Sequence[str] | None) -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-def _roots(source: Source, folder: str, config: ForgeConfig, unpacked: Path) -> Iterator[tuple[Path, Origin]]:
-    """The folders that hold a source's files."""
+def _roots(
+    source: Source, folder: str, config: ForgeConfig, unpacked: Path, unavailable: dict[str, str]
+) -> Iterator[tuple[Path, Origin]]:
+    """The folders that hold a source's files; packages that cannot be had go to `unavailable`, with the reason."""
     if folder:
         if not Path(folder).is_dir():
             raise UserError(f"source {source.name}: there is no folder {folder}")
         yield Path(folder).absolute(), Origin(source.name, "unknown", "unknown")
         return
     for package in source.packages:
-        origin = Origin(package.name, package.version, package.licence, package.host)
-        yield unpacked_package(package, config, unpacked), origin
+        origin = Origin(package.origin, package.version, package.licence, package.host)
+        try:
+            yield unpacked_package(package, config, unpacked), origin
+        except Unavailable as error:
+            unavailable[source.name if len(source.packages) == 1 else f"{source.name}: {package.name}"] = str(error)
 
 
 def unpacked_package(package: Package, config: ForgeConfig, unpacked: Path) -> Path:
@@ -130,7 +135,7 @@ def unpacked_package(package: Package, config: ForgeConfig, unpacked: Path) -> P
         Unavailable: it cannot be had.
         UserError: its archive is damaged.
     """
-    folder = unpacked / f"{package.name.replace('/', '_').lstrip('@')}-{package.version}"
+    folder = unpacked / f"{package.origin.replace('/', '_').lstrip('@')}-{package.version}"
     if folder.with_name(folder.name + ".unpacked").exists():
         return folder
     kept = Path(config.package_folder) if config.package_folder else package_folder()
@@ -143,7 +148,8 @@ def unpacked_package(package: Package, config: ForgeConfig, unpacked: Path) -> P
 
 def _file_units(source: Source, root: Path, origin: Origin, config: ForgeConfig) -> list[Unit]:
     """The files of a source in the order of their paths, so many together as come to `UNIT_BYTES`."""
-    files = [SourceFile(root, path, origin) for path in source.select(files_below(root))]
+    paths = list(files_below(root))
+    files = [SourceFile(root, path, origin) for path in source.select(paths)]
     if config.sample < 1:
         files = [
             file for file in files
@@ -157,21 +163,22 @@ def _file_units(source: Source, root: Path, origin: Origin, config: ForgeConfig)
             room = UNIT_BYTES
         groups[-1].append(file)
         room -= file.size
-    folder = origin.version == "unknown"  # of the user's: files there may change
+    # In a folder of the user's files may change, also those that readers look at beside their own.
+    folder = [[path, _changed(root / path)] for path in sorted(paths)] if origin.version == "unknown" else []
     return [
         Unit(
             name=f"{source.name}-{origin.name.replace('/', '_').lstrip('@')}-{number:05d}",
             source=source.name,
             size=sum(file.size for file in group),
-            state=[[file.path, file.size, _changed(file) if folder else 0] for file in group],
+            state=[[[file.path, file.size] for file in group], digest(folder)],
             files=tuple(group),
         )
         for number, group in enumerate(groups)
     ]
 
 
-def _changed(file: SourceFile) -> int:
-    return os.stat(file.root / file.path).st_mtime_ns
+def _changed(path: Path) -> int:
+    return os.stat(path).st_mtime_ns
 
 
 def _distributions(name: str, config: ForgeConfig, unpacked: Path) -> list[Distribution]:

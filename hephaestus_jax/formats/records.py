@@ -22,7 +22,8 @@ Author = Literal["user", "agent", "environment"]
 # a tool list; module: a unit of automation
 Interface = Literal["python", "rest", "rpc", "cli", "tool", "module"]
 
-SLICES = ("agent_docs", "agent_trajectories", "code", "text")
+PLAYED = "agent_environments"  # episodes in environments, which are a corpus of their own (`tools.rollout`)
+SLICES = ("agent_docs", "agent_trajectories", PLAYED, "code", "text")
 SPLITS = ("train", "validation")  # validation holds the APIs (and documents) that training never sees
 
 
@@ -216,9 +217,24 @@ def slice_of(record: Record) -> str:
     """The slice of the corpus that a record belongs to."""
     if isinstance(record, ApiDoc):
         return "agent_docs"
-    if isinstance(record, Trajectory):
-        return "agent_trajectories"
+    if isinstance(record, Trajectory):  # played episodes are mixed at a rate of their own
+        return PLAYED if episode_of(record) else "agent_trajectories"
     return record.slice
+
+
+def episode_of(record: Trajectory) -> Mapping[str, Json]:
+    """What is known of an episode that was played in an environment; empty of other trajectories.
+
+    Its keys are environment, game, seed, split, policy, wrong_steps, changes, tool_names, task.
+    """
+    episode = record.details.get("episode")
+    return episode if isinstance(episode, Mapping) and "environment" in episode else {}
+
+
+def held_out_split(record: Record) -> str:
+    """The split of a played episode that training must not see ("unseen_games", …); "" of all other records."""
+    split = str(episode_of(record).get("split", "train")) if isinstance(record, Trajectory) else "train"
+    return "" if split == "train" else split
 
 
 def to_json(record: Record) -> dict[str, Json]:

@@ -26,6 +26,7 @@ FEW_GROUPS = 10  # below, the bootstrap's interval is itself too uncertain to be
 SLICES = {
     "agent_docs": "documentation of held-out APIs",
     "agent_trajectories": "calls of held-out APIs",
+    "agent_environments": "episodes of unseen games",
     "code": "code",
     "text": "text",
 }

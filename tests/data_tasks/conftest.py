@@ -1,5 +1,6 @@
 """A small corpus and a small vocabulary with the control tokens of the Llama 3 chat template."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from hephaestus_jax.data.sentencepiece_training import VocabularyConfig, train_sentencepiece
 from hephaestus_jax.formats.chat import chat_renderer
 from hephaestus_jax.formats.records import (
+    SLICES,
     ApiAction,
     ApiDoc,
     Document,
@@ -52,6 +54,8 @@ def make_record(slice_name: str, number: int) -> Record:
         return _doc(number)
     if slice_name == "agent_trajectories":
         return _trajectory(number)
+    if slice_name == "agent_environments":
+        return replace(_trajectory(number), details={"episode": {"environment": "shop"}})
     text = f"def price_{number}():\n    return {number}\n" if slice_name == "code" else f"Item {number} is on sale.\n"
     return Document(text * (1 + number % 7), slice_name, _origin(number), "python" if slice_name == "code" else "en")
 
@@ -60,9 +64,8 @@ def make_record(slice_name: str, number: int) -> Record:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 training and 20 validation records of each slice."""
     directory = tmp_path_factory.mktemp("corpus") / "shop"
-    slices = ("agent_docs", "agent_trajectories", "code", "text")
     ranges = {"train": range(400), "validation": range(400, 420)}
-    records = {(s, split): [make_record(s, n) for n in numbers] for s in slices for split, numbers in ranges.items()}
+    records = {(s, split): [make_record(s, n) for n in numbers] for s in SLICES for split, numbers in ranges.items()}
     write_corpus(directory, records, {"name": "shop"})
     return directory
 

@@ -21,7 +21,7 @@ from hephaestus_jax.errors import UserError
 
 @pytest.fixture(autouse=True)
 def configured(corpus: Path, vocabulary: Path) -> None:
-    data_tasks.configure(corpus=corpus, vocabulary=vocabulary)
+    data_tasks.configure(corpus=corpus, environments=corpus, vocabulary=vocabulary)
 
 
 @pytest.fixture

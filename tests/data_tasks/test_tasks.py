@@ -28,7 +28,7 @@ from tools._command import run
 
 @pytest.fixture(autouse=True)
 def configured(corpus: Path, vocabulary: Path) -> None:
-    data_tasks.configure(corpus=corpus, vocabulary=vocabulary, renderer=RecordRenderer())
+    data_tasks.configure(corpus=corpus, environments=corpus, vocabulary=vocabulary, renderer=RecordRenderer())
 
 
 def _unregister(name: str) -> None:
@@ -144,7 +144,7 @@ def _request(out: Path, **changes: object) -> CacheRequest:
 
 @pytest.fixture(scope="module")
 def built(corpus: Path, vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data_tasks.configure(corpus=corpus, vocabulary=vocabulary, renderer=RecordRenderer())
+    data_tasks.configure(corpus=corpus, environments=corpus, vocabulary=vocabulary, renderer=RecordRenderer())
     out = tmp_path_factory.mktemp("caches")
     build_mixture(_request(out))
     return out
@@ -152,7 +152,7 @@ def built(corpus: Path, vocabulary: Path, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_mixture_has_a_cache_per_task_and_split(built: Path) -> None:
     mixture = build_mixture(_request(built))  # a second time: everything is reused
-    assert set(mixture.spec.tasks) == set(mixture.spec.validation) == set(SLICES)
+    assert set(mixture.spec.tasks) == set(mixture.spec.validation) == set(SLICES) - {"agent_environments"}
     assert dict(mixture.spec.stages[0].rates) == {
         "agent_docs": 750,
         "agent_trajectories": 250,

@@ -15,7 +15,7 @@ from hephaestus_jax.formats.store import Corpus, write_corpus
 
 @pytest.mark.parametrize("name", SLICES)
 def test_tfds_load_gives_every_record_of_every_split(name: str, corpus: Path, tmp_path: Path) -> None:
-    data_tasks.configure(corpus=corpus)
+    data_tasks.configure(corpus=corpus, environments=corpus)
     loaded, info = tfds.load(f"hephaestus_corpus/{name}", data_dir=tmp_path, with_info=True)
     assert {split: info.splits[split].num_examples for split in loaded} == {"train": 400, "validation": 20}
     found = {row["id"].decode(): row for row in tfds.as_numpy(loaded["validation"])}
@@ -27,7 +27,7 @@ def test_tfds_load_gives_every_record_of_every_split(name: str, corpus: Path, tm
 
 
 def test_a_dataset_prepared_from_another_corpus_is_refused(corpus: Path, tmp_path: Path) -> None:
-    data_tasks.configure(corpus=corpus)
+    data_tasks.configure(corpus=corpus, environments=corpus)
     tfds.load("hephaestus_corpus/text", data_dir=tmp_path)
     other = tmp_path / "other"
     write_corpus(other, {("text", "train"): [Document("x", "text", Provenance("a", "1", "MIT"))]}, {})

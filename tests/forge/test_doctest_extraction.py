@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hephaestus_jax.forge.doctests.extract import extract_examples, free_names, intent_of
+from hephaestus_jax.forge.doctests.extract import extract_examples, free_names, intent_of, shows_something
 
 
 def test_examples_keep_their_order_and_the_sentence_before_them() -> None:
@@ -57,6 +57,28 @@ def test_examples_keep_their_order_and_the_sentence_before_them() -> None:
 )
 def test_intent(prose: str, intent: str) -> None:
     assert intent_of(prose) == intent
+
+
+def test_the_end_of_a_fence_is_no_output() -> None:
+    examples = extract_examples("Adds:\n\n    ```python\n    >>> 1 + 1\n    2\n    >>> x = 3\n    ```\n    More.\n")
+    assert [(example.source, example.want) for example in examples] == [("1 + 1\n", "2\n"), ("x = 3\n", "")]
+
+
+@pytest.mark.parametrize(
+    ("example", "shows"),
+    [
+        (">>> x = build()", False),
+        (">>> import a", False),
+        (">>> def f(x):\n...     return x", False),
+        (">>> x", True),
+        (">>> for x in y:\n...     print(x)", True),
+        (">>> x = warn()\ncareful", True),
+        (">>> assert 1 > 2\nTraceback (most recent call last):\n    ...\nAssertionError", True),
+    ],
+)
+def test_what_can_show_something(example: str, shows: bool) -> None:
+    (found,) = extract_examples(example + "\n")
+    assert shows_something(found) is shows
 
 
 def test_malformed_docstrings_are_refused() -> None:

@@ -47,6 +47,14 @@ def test_the_standard_library_keeps_its_word(tmp_path: Path) -> None:
     assert all(step.matched and not step.dropped for step in steps)
 
 
+def test_what_shows_nothing_is_not_run(wares: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    silent = f"A big thing.\n\n    ```\n    >>> big = open({str(mark)!r}, 'w')\n    ```\n"
+    outcome = execute([make_job("wares.price", silent)], wares, tmp_path)["wares.price"]
+    assert outcome == Failure("shows nothing")
+    assert not mark.exists()
+
+
 def test_what_two_runs_disagree_on_is_dropped(wares: Path, tmp_path: Path) -> None:
     docstring = """
     >>> object()

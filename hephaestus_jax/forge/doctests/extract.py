@@ -35,6 +35,7 @@ _UNDERLINE = re.compile(r"^[=\-~^*#]{3,}$")
 _ROLE = re.compile(r":[a-z:]+:`~?([^`<]*?)(?:\s*<[^>]*>)?`")
 _HEADING = re.compile(r"^(examples?|usage|example usage|e\.g\.)\s*:*$", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`\"'(\[])")
+_FENCE = re.compile(r"^ *(?:```|~~~)\w*$", re.MULTILINE)
 _BUILTINS = frozenset(dir(builtins))
 
 
@@ -82,7 +83,8 @@ def extract_examples(docstring: str) -> tuple[DocExample, ...]:
         raise ValueError(f"docstring of {len(docstring):,} characters; at most {MAX_DOCSTRING:,} are parsed")
     examples = []
     prose = ""
-    for piece in doctest.DocTestParser().parse(docstring.expandtabs()):
+    # the line that closes a fence would be taken for output
+    for piece in doctest.DocTestParser().parse(_FENCE.sub("", docstring.expandtabs())):
         if isinstance(piece, str):
             prose += piece
         else:
@@ -125,6 +127,16 @@ def parse_source(source: str) -> ast.Module:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module(body=[], type_ignores=[])
+
+
+def shows_something(example: DocExample) -> bool:
+    """Whether anything can come of running it: documented output or error, or an expression, which prints its value.
+
+    Models of full size are built in many a docstring only to be given a name; that costs seconds and tells nothing.
+    """
+    if example.want or example.error:
+        return True
+    return any(isinstance(node, ast.Expr) for node in ast.walk(parse_source(example.source)))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class ExecutedExample:
 class Failure:
     """A docstring of which nothing can be used.
 
-    `reason` is one of malformed, no examples, marked +SKIP, import, timeout, output, crashed, exited, differs.
+    `reason` is one of malformed, no examples, marked +SKIP, shows nothing, import, timeout, output, crashed, exited,
+    differs.
     """
 
     reason: str

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.forge.doctests.extract import DoctestJob, extract_examples
+from hephaestus_jax.forge.doctests.extract import DoctestJob, extract_examples, shows_something
 from hephaestus_jax.forge.doctests.process import Limits, WorkerProcess, WorkerSettings
 from hephaestus_jax.forge.doctests.results import Failure, Outcome, agreement, read_result
 from hephaestus_jax.progress import Progress
@@ -185,6 +185,8 @@ def _runnable(job: DoctestJob) -> tuple[dict[str, Any], ...] | Failure:
         examples = extract_examples(job.docstring)
     except ValueError as error:
         return Failure("malformed", str(error))
+    if examples and not any(map(shows_something, examples)):
+        return Failure("shows nothing")
     runnable = tuple(
         {"index": index, **{key: getattr(example, key) for key in ("source", "want", "error", "flags", "checked")}}
         for index, example in enumerate(examples)

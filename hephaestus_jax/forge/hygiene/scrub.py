@@ -82,7 +82,8 @@ class _Replacer:
     def __init__(self, replacements: Mapping[str, tuple[str, str]], counts: Counter[str]) -> None:
         self._replacements, self._counts = replacements, counts
         ordered = sorted(replacements, key=lambda text: (-len(text), text))
-        self._pattern = re.compile(r"(?<![A-Za-z0-9])(?:" + "|".join(map(re.escape, ordered)) + r")(?![A-Za-z0-9])")
+        start = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2}))"  # also behind a sign that is written %22
+        self._pattern = re.compile(start + "(?:" + "|".join(map(re.escape, ordered)) + r")(?![A-Za-z0-9])")
 
     def __call__(self, text: str) -> str:
         return self._pattern.sub(self._placeholder, text)

@@ -1,7 +1,8 @@
 """Schema-Guided Dialogue (Rastogi et al., arXiv 1909.05855): multi-turn dialogues over services, with their schemas.
 
 The methods of the dialogue's services are the tools; `service_call` and `service_results` of the system's turns are
-calls and what they gave. All values are strings, as in the data.
+calls and what they gave. All values are strings, as in the data. Its people live on one day, which the system prompt
+tells: dates in calls are reckoned from it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from hephaestus_jax.formats.records import (
 
 LICENCE = "CC-BY-SA-4.0"
 HOST = "github.com/google-research-datasets/dstc8-schema-guided-dialogue"
+TODAY = "2019-03-01"  # of every dialogue, a Friday
 _OUTCOMES: dict[str, Outcome] = {"NOTIFY_SUCCESS": "ok", "NOTIFY_FAILURE": "error"}
 
 
@@ -107,13 +109,14 @@ def _methods(service: Json) -> Iterator[tuple[str, Tool, Mapping[str, Json]]]:
         yield name, Tool(f"{service_name}.{name}", str(stated.get("description") or ""), schema), stated
 
 
-def _slot(stated: Mapping[str, Json]) -> dict[str, Json]:
+def _slot(stated: Mapping[str, Json], result: bool = False) -> dict[str, Json]:
+    """The schema of a slot; results tell nobody's wishes."""
     made: dict[str, Json] = {"type": "string"}
     if isinstance(text := stated.get("description"), str) and text:
         made["description"] = text
     values = stated.get("possible_values")
     if stated.get("is_categorical") is True and isinstance(values, list) and values:
-        made["enum"] = [*values, *(["dontcare"] if "dontcare" not in values else [])]  # a value of every slot
+        made["enum"] = [*values, *(["dontcare"] if "dontcare" not in values and not result else [])]
     return made
 
 
@@ -124,7 +127,7 @@ def _docs(service: Mapping[str, Json], file: SourceFile, where: str) -> Iterator
         results = [s for s in list_of(intent.get("result_slots"), "result_slots") if isinstance(s, str)]
         kept = "It changes something for the user: confirm first." if intent.get("is_transactional") is True else ""
         told = ". ".join(part.rstrip(". ") for part in (tool.description, about and f"Service: {about}") if part)
-        fields = {slot: _slot(slots.get(slot) or {}) for slot in results}
+        fields = {slot: _slot(slots.get(slot) or {}, result=True) for slot in results}
         yield ApiDoc(
             name=tool.name,
             provider=str(service["service_name"]),
@@ -164,6 +167,7 @@ def _dialogue(
         tuple(steps),
         file.provenance(where, LICENCE, HOST),
         tools=tools,
+        system=f"Today is Friday, {TODAY}.",
         name=identifier if isinstance(identifier, str) else "",
         details={"services": names},
     )

@@ -33,7 +33,7 @@ class Package:
     """One file that a package registry serves: name, version, its sha256, and the licence (SPDX) it states.
 
     `wheel` is (python, abi, platform) of a wheel that is not for every machine, for instance
-    ("3.11", "cp311", "manylinux_2_28_x86_64").
+    ("3.11", "cp311", "manylinux_2_28_x86_64"); `sdist` tells that it is no wheel but the source archive.
     """
 
     registry: Registry
@@ -42,12 +42,20 @@ class Package:
     sha256: str
     licence: str
     wheel: tuple[str, str, str] | None = None
+    sdist: bool = False
 
     def __post_init__(self) -> None:
         if self.registry not in ("pypi", "npm"):
             raise UserError(f"package {self.name}: registry {self.registry!r} is neither 'pypi' nor 'npm'")
+        if self.sdist and (self.registry != "pypi" or self.wheel is not None):
+            raise UserError(f"package {self.name}: only PyPI has source archives, and one is not a wheel as well")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise UserError(f"package {self.name}: sha256 must be 64 hexadecimal digits; packages are pinned by it")
+
+    @property
+    def origin(self) -> str:
+        """What its records name as their source: a source archive holds other things than the wheel of its name."""
+        return f"{self.name}-sdist" if self.sdist else self.name
 
     @property
     def host(self) -> str:

@@ -1,9 +1,13 @@
-"""ToolAlpaca (Tang et al., arXiv 2306.05301): real and simulated APIs with instructions and the calls they ask for."""
+"""ToolAlpaca (Tang et al., arXiv 2306.05301): real and simulated APIs with instructions and the calls they ask for.
+
+Its catalogue of public services says one line about each and nothing of their operations: it becomes a text per
+category. Keys of services, which the data's own calls hold, are no business of the agent's: tools and calls lack them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from hephaestus_jax.forge.sources.source import SourceFile, source
@@ -16,6 +20,7 @@ from hephaestus_jax.formats.records import (
     ApiAction,
     ApiDoc,
     ApiError,
+    Document,
     Json,
     MessageAction,
     Record,
@@ -42,8 +47,9 @@ def read_toolalpaca(file: SourceFile, quarantine: Quarantine) -> Iterator[Record
             quarantine.add("unknown form", file.place(where), f"keys {', '.join(sorted(row)[:8])}")
 
 
-def _catalogue(entries: list[Json], file: SourceFile, quarantine: Quarantine) -> Iterator[ApiDoc]:
-    """A list of public APIs, one line about each."""
+def _catalogue(entries: list[Json], file: SourceFile, quarantine: Quarantine) -> Iterator[Document]:
+    """Lists of public APIs, one line about each, by category."""
+    lists: dict[str, list[str]] = {}
     for index, entry in enumerate(entries):
         place = f"entries[{index}]"
         name, told = (entry.get(key) if isinstance(entry, Mapping) else None for key in ("API", "Description"))
@@ -52,19 +58,14 @@ def _catalogue(entries: list[Json], file: SourceFile, quarantine: Quarantine) ->
             continue
         access = {"": "none", "apiKey": "API key", "OAuth": "OAuth"}.get(entry.get("Auth"), entry.get("Auth"))
         category, link = entry.get("Category"), entry.get("Link")
-        facts = [
-            f"Category: {category}." if isinstance(category, str) and category else "",
-            f"Authentication: {access}." if isinstance(access, str) else "",
-            f"Documentation: {link}" if isinstance(link, str) and link else "",
-        ]
-        described = told.strip() if told.strip().endswith((".", "!", "?")) else told.strip() + "."
-        yield ApiDoc(
-            name=name.strip(),
-            provider=_host(link) or name.strip(),
-            description="\n\n".join(filter(None, [described, " ".join(filter(None, facts))])),
-            provenance=file.provenance(place, LICENCE, _host(link)),
-            interface="rest",
-        )
+        needs = f" (authentication: {access})" if isinstance(access, str) and access != "none" else ""
+        described = "" if told.strip().rstrip(".") == name.strip() else f": {told.strip().rstrip('.')}."
+        at = f" {link}" if isinstance(link, str) and link else ""
+        titled = category.strip() if isinstance(category, str) and category.strip() else "Other"
+        lists.setdefault(titled, []).append(f"- {name.strip()}{needs}{described}{at}")
+    for category, lines in lists.items():
+        text = f"# Public APIs: {category}\n\n" + "\n".join(lines) + "\n"
+        yield Document(text, "text", file.provenance(f"entries.{category}", LICENCE, HOST), "en")
 
 
 def _host(url: Json) -> str:
@@ -85,7 +86,8 @@ def _api(row: Mapping[str, Json], file: SourceFile, where: str, quarantine: Quar
         quarantine.add("malformed documentation", file.place(where), str(error))
         return
     yield from docs.values()
-    tools = tuple(Tool(doc.function, doc.description, doc.parameters) for doc in docs.values())
+    secret = frozenset(row["Authentication"]) if isinstance(row.get("Authentication"), Mapping) else frozenset[str]()
+    tools = tuple(Tool(doc.function, doc.description, _without(doc.parameters, secret)) for doc in docs.values())
     if not tools:
         quarantine.add("no operation", file.place(where), "the documentation describes none")
         return
@@ -96,10 +98,19 @@ def _api(row: Mapping[str, Json], file: SourceFile, where: str, quarantine: Quar
             quarantine.add("answers do not pair", file.place(where), found)
         else:
             for index, (instruction, answer) in enumerate(zip(instructions, answers, strict=True)):
-                yield from _golden(instruction, answer, tools, file, f"{where}.Golden_Answers[{index}]", quarantine)
+                task = _Task(tools, secret, file, f"{where}.Golden_Answers[{index}]")
+                yield from _golden(instruction, answer, task, quarantine)
     instances = row.get("Instances")
     for index, instance in enumerate(instances if isinstance(instances, list) else ()):
-        yield from _simulated(instance, tools, file, f"{where}.Instances[{index}]", quarantine)
+        yield from _simulated(instance, _Task(tools, secret, file, f"{where}.Instances[{index}]"), quarantine)
+
+
+def _without(schema: Mapping[str, Json], names: frozenset[str]) -> dict[str, Json]:
+    """The parameters but those of these names."""
+    properties = {name: part for name, part in schema["properties"].items() if name not in names}
+    required = [name for name in schema.get("required", []) if name not in names]
+    made = {**schema, "properties": properties, "required": required}
+    return made if required else {key: value for key, value in made.items() if key != "required"}
 
 
 def _specification(row: Mapping[str, Json]) -> dict[str, Json]:
@@ -130,7 +141,7 @@ def _operations(spec: Mapping[str, Json], row: Mapping[str, Json], file: SourceF
             if not isinstance(name, str):
                 continue  # nothing that its instructions could call
             yield ApiDoc(
-                name=f"{method.upper()} {base}{path}",
+                name=f"{method.upper()} {base}/{path.lstrip('/')}",
                 provider=host,
                 description=_description(fields),
                 provenance=file.provenance(f"{where}.{name}", licence or LICENCE, host),
@@ -146,7 +157,9 @@ def _operations(spec: Mapping[str, Json], row: Mapping[str, Json], file: SourceF
 def _description(operation: Mapping[str, Json]) -> str:
     parts = [operation.get("summary"), operation.get("description")]
     said = [part.strip() for part in parts if isinstance(part, str) and part.strip()]
-    return said[0] if len(said) == 2 and said[1].rstrip(".") == said[0].rstrip(".") else "\n\n".join(said)
+    if len(said) == 2 and said[1].lower().startswith(said[0].rstrip(".").lower()):  # the summary over again
+        return said[1]
+    return "\n\n".join(said)
 
 
 def _with_components(spec: Mapping[str, Json], schema: Mapping[str, Json]) -> dict[str, Json]:
@@ -216,29 +229,47 @@ def _errors(operation: Mapping[str, Json]) -> tuple[ApiError, ...]:
 # Trajectories.
 
 
-def _golden(
-    instruction: Json, answer: Json, tools: tuple[Tool, ...], file: SourceFile, where: str, quarantine: Quarantine
-) -> Iterator[Trajectory]:
+@dataclass(frozen=True)
+class _Task:
+    """What the trajectories of one API share, and the place of one: `secret` are parameters that hold keys."""
+
+    tools: tuple[Tool, ...]
+    secret: frozenset[str]
+    file: SourceFile
+    where: str
+
+    def call(self, name: Json, stated: Json, call_id: str) -> ApiAction:
+        """A call without keys."""
+        given = object_of(stated, "input of an action")
+        kwargs = {key: value for key, value in given.items() if key not in self.secret}
+        return ApiAction(_text(name, "action"), kwargs, tool_call_id=call_id)
+
+    def trajectory(self, steps: list[Step], note: str) -> Trajectory:
+        """The trajectory of these steps."""
+        notes = (note, *(["keys of the service left out"] if self.secret else []))
+        provenance = replace(self.file.provenance(self.where, LICENCE, HOST), processing=notes)
+        return checked(Trajectory(tuple(steps), provenance, tools=self.tools, name=self.where))
+
+
+def _golden(instruction: Json, answer: Json, task: _Task, quarantine: Quarantine) -> Iterator[Trajectory]:
     """The calls that an instruction asks for; the data give no results of them."""
     try:
         steps: list[Step] = [TextObservation(_text(instruction, "instruction"), "user")]
         for call in list_of(answer, "the answer"):
             fields = object_of(call, "a call")
-            kwargs = object_of(fields.get("Action_Input"), "Action_Input")
-            name = _text(fields.get("Action"), "Action")
-            steps.append(ApiAction(name, kwargs, tool_call_id=f"call_{len(steps):06d}", outcome="ok"))
+            made = task.call(fields.get("Action"), fields.get("Action_Input"), f"call_{len(steps):06d}")
+            if all(tool.name != made.function for tool in task.tools):
+                raise ValueError(f"{made.function} is not on offer")
+            steps.append(replace(made, outcome="ok"))
         if len(steps) == 1:
             raise ValueError("no call answers the instruction")
     except ValueError as error:
-        quarantine.add("malformed call", file.place(where), str(error))
+        quarantine.add("malformed call", task.file.place(task.where), str(error))
         return
-    provenance = replace(file.provenance(where, LICENCE, HOST), processing=("golden calls, without results",))
-    yield checked(Trajectory(tuple(steps), provenance, tools=tools, name=where))
+    yield task.trajectory(steps, "golden calls, without results")
 
 
-def _simulated(
-    instance: Json, tools: tuple[Tool, ...], file: SourceFile, where: str, quarantine: Quarantine
-) -> Iterator[Trajectory]:
+def _simulated(instance: Json, task: _Task, quarantine: Quarantine) -> Iterator[Trajectory]:
     """A run of a model against a simulated API: `intermediate_steps` of ((action, input, thought), result)."""
     try:
         fields = object_of(instance, "the instance")
@@ -246,20 +277,17 @@ def _simulated(
         for index, stated in enumerate(list_of(fields.get("intermediate_steps"), "intermediate_steps")):
             (name, written, log), result = stated
             thought = str(log or "").partition("\nAction:")[0].removeprefix("Thought:").strip()
-            call_id = f"call_{index:06d}"
-            kwargs = object_of(written, "the input of an action")
-            action = _text(name, "action")
-            steps.append(ApiAction(action, kwargs, reasoning_content=thought or None, tool_call_id=call_id))
-            steps.append(TextObservation(str(result), "environment", tool_call_id=call_id))
+            made = task.call(name, written, f"call_{index:06d}")
+            steps.append(replace(made, reasoning_content=thought or None))
+            steps.append(TextObservation(str(result), "environment", tool_call_id=made.tool_call_id))
         output, last = fields.get("output"), fields.get("Final Thought")
         if isinstance(output, str) and output.strip():
             final = last.strip() or None if isinstance(last, str) else None
             steps.append(MessageAction(output.strip(), reasoning_content=final))
     except (ValueError, TypeError) as error:
-        quarantine.add("malformed instance", file.place(where), str(error))
+        quarantine.add("malformed instance", task.file.place(task.where), str(error))
         return
-    provenance = replace(file.provenance(where, LICENCE, HOST), processing=("results simulated by a model",))
-    yield checked(Trajectory(tuple(steps), provenance, tools=tools, name=where))
+    yield task.trajectory(steps, "results simulated by a model")
 
 
 def _text(value: Json, what: str) -> str:

@@ -1,21 +1,23 @@
 """ToolBench (Qin et al., arXiv 2307.16789): trees of attempts with real RapidAPI services, and the APIs of its queries.
 
 An answer file holds the tree of a depth-first search. The path to the final answer becomes a trajectory; where the
-search gave up and began anew on the way, the branch that was given up stands before it, its steps marked as errors.
+search gave up on the way, the branch that was given up stands where it left the path, its steps marked as errors.
+Thoughts about attempts that the trajectory does not show are left out, and so is a call made again in vain.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hephaestus_jax.forge.sources.source import SourceFile, source
 from hephaestus_jax.forge.tool_data.checked import checked
-from hephaestus_jax.forge.tool_data.json_values import list_of, object_of
+from hephaestus_jax.forge.tool_data.json_values import list_of, object_of, parse_loose
 from hephaestus_jax.forge.tool_data.rows import objects
-from hephaestus_jax.forge.tool_data.tool_schemas import parameters_schema, tool_of, type_schema
+from hephaestus_jax.forge.tool_data.tool_schemas import fitting_value, parameters_schema, tool_of, type_schema
 from hephaestus_jax.formats.quarantine import Quarantine
 from hephaestus_jax.formats.records import (
     ApiAction,
@@ -26,6 +28,7 @@ from hephaestus_jax.formats.records import (
     Record,
     Step,
     TextObservation,
+    Tool,
     Trajectory,
 )
 
@@ -34,13 +37,25 @@ HOST = "github.com/OpenBMB/ToolBench"
 MOST_NODES = 100_000  # of one tree
 GAVE_UP = 4  # codes of observations: 0 a result, 3 the final answer, 4 a give-up, others errors
 ANSWERED = 3
+# what the data's own program wrote around the descriptions of the tools
+_SUBFUNCTION = re.compile(
+    r'This is the subfunction for tool ".*?", you can use this tool\.?'
+    r'(?:\s*The description of this function is: "(?P<told>.*)")?\s*',
+    re.DOTALL,
+)
+_SUSPECTED = "Message error..."  # said of every answer with the word "error" in it
+_STATUS_KEYS = ("status", "statusCode", "status_code", "code", "cod")
+_MESSAGE_KEYS = frozenset({"message", "messages", "msg", "error", "detail", "title", *_STATUS_KEYS})
+_WELL = re.compile(r"success|\bok\b|created|deleted|updated|sent|accepted|queued|welcome|thank|hello", re.IGNORECASE)
+_ERROR_PAGE = re.compile(
+    r"<(?:title|h1)>[^<]{0,60}(?:forbidden|error|denied|not found|bad gateway|unavailable|[45]\d\d)", re.IGNORECASE
+)
 _TEMPLATE_TYPES = {
     "str": "string",
     "int": "integer",
     "float": "number",
     "bool": "boolean",
     "list": "array",
-    "NoneType": "null",
 }
 
 
@@ -111,6 +126,12 @@ class _Tree:
             pending += [(child, number) for child in reversed(children)]
         return tree
 
+    def elder_siblings(self, node: _Node) -> Iterator[int]:
+        """The numbers of the nodes that the search tried before this one, from the same place."""
+        for number in range(node.parent + 1, node.number):
+            if self.nodes[number].parent == node.parent:
+                yield number
+
     def path(self, node: _Node) -> list[_Node]:
         """The nodes from the first below the root to this one."""
         path = []
@@ -130,19 +151,21 @@ def _trajectory(row: Mapping[str, Json], file: SourceFile, where: str) -> Trajec
     if leaf is None:
         raise ValueError("the search ended without an answer and without giving up")
     path = tree.path(leaf)
-    steps: list[Step] = [TextObservation(query.strip(), "user")]
-    failed = _given_up_before(tree, path)
-    for branch in failed:
-        steps += _steps(branch, len(steps), failed=True)
-    shared = 0 if failed else len(path)  # after a restart all is said anew
-    steps += _steps(path if failed else path[:shared], len(steps), failed=False, again=bool(failed))
-    tools = tuple(tool_of(tool) for tool in list_of(generation.get("function"), "answer_generation.function"))
-    notes = tuple(f"{len(failed)} branches that were given up" for _ in failed[:1])
+    failed = _given_up_before(tree, path) if leaf.code == ANSWERED else []
+    shared = _shared(path, failed)
+    made = _Steps(tree, {node.number for node in (*path, *failed)})
+    made.steps.append(TextObservation(query.strip(), "user"))
+    made.add(path[:shared])
+    if failed:
+        made.add(failed[shared:], failed=True)
+    made.add(path[shared:], again=bool(failed))
+    tools = tuple(_tool(tool) for tool in list_of(generation.get("function"), "answer_generation.function"))
+    notes = (*(("a branch that was given up",) if failed else ()), *made.notes())
     provenance = replace(file.provenance(where, LICENCE, HOST), processing=notes)
     finish = generation.get("finish_type")
     won = row.get("win") is True and leaf.code == ANSWERED
     trajectory = Trajectory(
-        steps=tuple(steps),
+        steps=tuple(made.steps),
         provenance=provenance,
         tools=tools,
         system=_system(generation),
@@ -163,50 +186,99 @@ def _answer(tree: _Tree, stated: Json) -> _Node | None:
     return None
 
 
-def _given_up_before(tree: _Tree, path: list[_Node]) -> list[list[_Node]]:
+def _given_up_before(tree: _Tree, path: list[_Node]) -> list[_Node]:
     """The last branch that was given up before the path to the answer was begun; none if none was."""
     on_path = {node.number for node in path}
     first = path[0].number if path else 0
-    branches = []
+    found: list[_Node] = []
     for node in tree.nodes:
         if node.code == GAVE_UP and node.number not in on_path:
             branch = tree.path(node)
             common = sum(1 for part in branch if part.number in on_path)
             if branch[common].number < path[common].number if common < len(path) else branch[0].number < first:
-                branches.append(branch)
-    return branches[-1:]
+                found = branch
+    return found
 
 
-def _steps(path: list[_Node], start: int, failed: bool, again: bool = False) -> list[Step]:
-    """The steps of a path: thoughts go with the action that follows them."""
-    steps: list[Step] = []
-    thought: list[str] = []
-    name = ""
-    failed_calls: set[str] = set()
-    for node in path:
-        if node.kind == "Thought":
-            thought.append(node.text.strip())
-        elif node.kind == "Action":
-            name = node.text.strip()
-        elif node.kind == "Action Input":
-            outcome = _outcome(node, failed)
-            if outcome == "error":
-                failed_calls.add(name)
-            elif outcome == "ok" and (again or name in failed_calls):
-                outcome, again = "corrected", False
-                failed_calls.discard(name)
-            call_id = f"call_{start + len(steps):06d}"
-            kwargs = object_of(node.text, f"input of {name}")
-            said = "\n".join(filter(None, thought)) or None
-            steps.append(ApiAction(name, kwargs, reasoning_content=said, tool_call_id=call_id, outcome=outcome))
-            if node.observation is not None:
-                steps.append(TextObservation(node.observation, "environment", tool_call_id=call_id))
-            thought = []
-        else:
-            raise ValueError(f"node_type {node.kind!r} is unknown")
-    if said := "\n".join(filter(None, thought)):
-        steps.append(MessageAction(said, outcome="error" if failed else "unknown"))
-    return steps
+def _shared(path: list[_Node], branch: list[_Node]) -> int:
+    """How many nodes both begin with, up to the end of a call."""
+    shared = 0
+    for one, other in zip(path, branch, strict=False):
+        if one.number != other.number:
+            break
+        shared += 1
+    while shared and path[shared - 1].kind != "Action Input":
+        shared -= 1
+    return shared
+
+
+@dataclass
+class _Steps:
+    """The steps of paths through a tree: thoughts go with the action that follows them."""
+
+    tree: _Tree
+    shown: set[int]  # numbers of the nodes that the trajectory shows
+    steps: list[Step] = field(default_factory=list)
+    failed_calls: set[str] = field(default_factory=set)
+    repeated: int = 0
+    unseen: int = 0
+
+    def add(self, path: list[_Node], failed: bool = False, again: bool = False) -> None:
+        """Adds a path's steps: errors all if it `failed`; what is done `again` corrects what failed."""
+        thought: list[str] = []
+        name = ""
+        for node in path:
+            if node.kind == "Thought":
+                thought += self._thought(node)
+            elif node.kind == "Action":
+                name = node.text.strip()
+            elif node.kind == "Action Input":
+                call = ApiAction(name, object_of(node.text, f"input of {name}"), outcome=_outcome(node, failed))
+                if self._is_repeated(call, node.observation):
+                    self.repeated += 1
+                else:
+                    again = self._call(call, node, thought, again)
+                    if call.outcome == "error" and not failed:
+                        self.failed_calls.add(name)
+                thought = []
+            else:
+                raise ValueError(f"node_type {node.kind!r} is unknown")
+        if said := "\n".join(filter(None, thought)):
+            self.steps.append(MessageAction(said, outcome="error" if failed else "unknown"))
+
+    def _thought(self, node: _Node) -> list[str]:
+        """What was thought, unless it was of attempts that are not shown: the search told the model of them."""
+        if all(number in self.shown for number in self.tree.elder_siblings(node)):
+            return [node.text.strip()]
+        self.unseen += 1
+        return []
+
+    def _call(self, call: ApiAction, node: _Node, thought: list[str], again: bool) -> bool:
+        """Adds a call and what came back; whether the next one that goes well still corrects what failed."""
+        outcome = call.outcome
+        if outcome == "ok" and (again or call.function in self.failed_calls):
+            outcome, again = "corrected", False
+            self.failed_calls.discard(call.function)
+        call_id = f"call_{len(self.steps):06d}"
+        said = "\n".join(filter(None, thought)) or None
+        self.steps.append(replace(call, reasoning_content=said, tool_call_id=call_id, outcome=outcome))
+        if node.observation is not None:
+            self.steps.append(TextObservation(node.observation, "environment", tool_call_id=call_id))
+        return again
+
+    def _is_repeated(self, call: ApiAction, observation: str | None) -> bool:
+        """Whether the last call was the same, with the same result."""
+        match self.steps[-2:]:
+            case [ApiAction() as last, TextObservation(content=told)]:
+                return (last.function, last.kwargs, told) == (call.function, call.kwargs, observation)
+        return False
+
+    def notes(self) -> Iterator[str]:
+        """What was left out."""
+        if self.repeated:
+            yield f"{self.repeated} calls made again with the same result left out"
+        if self.unseen:
+            yield f"{self.unseen} thoughts about attempts that are not shown left out"
 
 
 def _outcome(node: _Node, failed: bool) -> Outcome:
@@ -217,9 +289,38 @@ def _outcome(node: _Node, failed: bool) -> Outcome:
             told = json.loads(node.observation)
         except (ValueError, RecursionError):  # the data cut long results
             return "ok" if node.observation.startswith('{"error": "",') else "unknown"
-        if isinstance(told, Mapping) and told.get("error"):
-            return "error"
+        if isinstance(told, Mapping):
+            answered = _answered(told.get("response"))
+            if told.get("error") == _SUSPECTED:
+                return "error" if answered == "error" else "unknown"
+            return "error" if told.get("error") else answered
     return "ok"
+
+
+def _answered(response: Json) -> Outcome:
+    """How a call went whose answer came through: services tell their errors in their own words."""
+    if isinstance(response, str):
+        if _ERROR_PAGE.search(response, 0, 4_000):
+            return "error"
+        try:
+            response = parse_loose(response)
+        except ValueError:
+            return "ok" if response.strip() else "unknown"
+    if isinstance(response, Mapping) and response:
+        codes = [str(response.get(key)) for key in _STATUS_KEYS]
+        if any(re.fullmatch(r"[45]\d\d", code) for code in codes) or response.get("success") is False:
+            return "error"
+        if response.get("error") or response.get("errors"):
+            return "error"
+        only_told = _MESSAGE_KEYS.issuperset(response)
+        return "error" if only_told and not _WELL.search(str(list(response.values()))) else "ok"
+    return "ok" if response not in ("", None) else "unknown"
+
+
+def _tool(stated: Json) -> Tool:
+    tool = tool_of(stated)
+    found = _SUBFUNCTION.fullmatch(tool.description)
+    return replace(tool, description=(found["told"] or "").strip()) if found else tool
 
 
 def _system(generation: Mapping[str, Json]) -> str:
@@ -258,7 +359,7 @@ def _apis(row: Mapping[str, Json], file: SourceFile, where: str, quarantine: Qua
             description=described,
             provenance=file.provenance(place, LICENCE, "rapidapi.com"),
             parameters=_parameters(api),
-            returns=_template(api.get("template_response")),
+            returns=_returns(api.get("template_response")),
             interface="tool",
             function=name.strip(),
         )
@@ -275,14 +376,21 @@ def _parameters(api: Mapping[str, Json]) -> dict[str, Json]:
             made = type_schema(kind) if isinstance(kind, str) else {}
             if isinstance(text := stated.get("description"), str) and text.strip():
                 made["description"] = text.strip()
-            if default not in ("", "null", None):  # RapidAPI's example, sent if nothing else is
-                made["default" if key.startswith("optional") else "examples"] = (
-                    default if key.startswith("optional") else [default]
-                )
+            # RapidAPI's example, sent if nothing else is
+            if default not in ("", "null", None) and (value := fitting_value(default, made)) is not None:
+                optional = key.startswith("optional")
+                made["default" if optional else "examples"] = value if optional else [value]
             properties[stated["name"]] = made
             if key.startswith("required"):
                 required.append(stated["name"])
     return parameters_schema({"type": "object", "properties": properties, "required": required})[0]
+
+
+def _returns(template: Json) -> dict[str, Json] | None:
+    """The schema of a response that was seen; None if what was seen was an error, as it is of many."""
+    if isinstance(template, Mapping) and _MESSAGE_KEYS.issuperset(template):
+        return None
+    return _template(template)
 
 
 def _template(value: Json, depth: int = 5) -> dict[str, Json] | None:

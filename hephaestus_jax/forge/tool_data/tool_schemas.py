@@ -241,6 +241,8 @@ def _copy_plain(stated: Mapping[str, Json], made: dict[str, Json]) -> None:
     for key in ("title", "format", "description"):
         if isinstance(value := stated.get(key), str) and value.strip():
             made[key] = value.strip()
+    if made.get("format") == "datetime":
+        made["format"] = "date-time"
     for key in _NUMBERS:
         value = stated.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -277,15 +279,30 @@ def _copy_values(stated: Mapping[str, Json], made: dict[str, Json]) -> None:
     enum = stated.get("enum")
     if isinstance(enum, list) and enum:
         made["enum"] = enum
-    for key in ("const", "default"):
-        if key in stated:
-            made[key] = stated[key]
+    if "const" in stated:
+        made["const"] = stated["const"]
+    if "default" in stated and (stated["default"] is None or fitting_value(stated["default"], made) is not None):
+        made["default"] = fitting_value(stated["default"], made)
     if isinstance(examples := stated.get("examples"), list) and examples:
         made["examples"] = examples
-    elif "example_value" in stated and stated["example_value"] not in ("", None):  # of RapidAPI's catalogue
-        made["examples"] = [stated["example_value"]]
+    elif (value := fitting_value(stated.get("example_value"), made)) not in ("", None):  # of RapidAPI's catalogue
+        made["examples"] = [value]
     if stated.get("deprecated") is True:
         made["deprecated"] = True
+
+
+def fitting_value(value: Json, schema: Mapping[str, Json]) -> Json:
+    """A value of a parameter as its type has it: "true" as true, "7" as 7; None if a text is none of its type's."""
+    kind = schema.get("type")
+    if not isinstance(value, str) or kind not in ("boolean", "integer", "number"):
+        return value
+    words = value.strip().lower()
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(words)
+    if re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", words):
+        return int(words.partition(".")[0])
+    plain = kind == "number" and re.fullmatch(r"[+-]?\d{0,18}\.\d{1,18}", words)
+    return float(words) if plain else None
 
 
 def _resolved(reference: str, root: Mapping[str, Json]) -> Mapping[str, Json]:

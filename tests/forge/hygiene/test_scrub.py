@@ -27,6 +27,13 @@ STRIPE = "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc"
 JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9." + "eyJ1aWQiOiJmMjkwZTJlYjBiZDRmNjhiIn0." + "Qk3vLr8TzX1nPw5YhJd7Fg2Ms9Ba"
 SLACK = "xoxb-" + "17653672481-19874698323-pdFZKVeTuE8sk7oOcBrzbqgy"
 GOOGLE = "AIza" + "SyB4x9-QkWz3vTn7RmLp2Hd8Jf6Gs1Yc5Xo"
+AZURE = "q+x5YoiaT09+p7JSeKdghDRUNGTETUuamN6MZDc2j2nG7REGzN9" + "kT4vWm8sQyLb1RfXcHp6AoJdZi3UeVgK0MnTw=="
+WEBHOOK = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+APP = "xapp-1-" + "A19Y9QUWHR7-3103459144993-6ee082c309feda739c628efa20124d6d003a6630d95495d395dc3289858312ab"
+DISCORD = "895352058338967295/" + "WnCCsTQ3FIoluWqMlEr2ZUFWL8y2wvwhNatRIhMAvxoePlj0QRQkD4mZ8sYb7cXt1uVn"
+TELEGRAM = "1743802715:" + "AAQtFIBbB5Z6-AbFcT3XQ6kCEmHEfyv-Rks"
+OPAQUE = "k1a7msdaw5g5l5w6" + "qksno5khf59guwgzzf1bxntq"
+LOGIN = "c3ZjX2FwcDpj" + "d3U3ajI5dWszMnFvaQ=="
 HEX = "e72e16c7e42f292c6912e7710c838347ae178b4a"
 
 
@@ -44,7 +51,7 @@ def _text(text: str) -> Document:
         ("credit card", "4539 1488 0343 6467", "pay with 4539 1488 0343 6467"),
         ("credit card", "4539148803436467", "the card 4539148803436467 was charged"),
         ("IP address", "86.125.112.230", "seen from 86.125.112.230:8080 today"),
-        ("IP address", "2620:10d:c083:150e::3000:2", "at [2620:10d:c083:150e::3000:2]:43370"),
+        ("IP address", "2620:10d:c083:150e::3000:2", "a client at [2620:10d:c083:150e::3000:2]:43370"),
         ("AWS key", AWS, f"export AWS_ACCESS_KEY_ID={AWS}"),
         ("GitHub token", GITHUB, f"curl -H 'Authorization: token {GITHUB}'"),
         ("Stripe key", STRIPE, f"-u {STRIPE}:"),
@@ -54,6 +61,27 @@ def _text(text: str) -> Document:
         ("bearer token", HEX, f"Authorization: Bearer {HEX}"),
         ("assigned secret", HEX, f'client_secret = "{HEX}"'),
         ("assigned secret", "9MQaTg2VAGI0FIpc10k3UpRXcHj2wQ6x", '"password": "9MQaTg2VAGI0FIpc10k3UpRXcHj2wQ6x"'),
+        ("bearer token", OPAQUE, f"-H 'Authorization: Bearer {OPAQUE}'"),
+        ("password in a header", LOGIN, f"Authorization: Basic {LOGIN}"),
+        ("assigned secret", AZURE, f"AccountName=acme;AccountKey={AZURE};EndpointSuffix=core.windows.net"),
+        ("Stripe key", WEBHOOK, f'"secret": "{WEBHOOK}"'),
+        ("Slack token", APP, f"SLACK_APP_TOKEN={APP}"),
+        ("Discord webhook", DISCORD, f"POST https://discord.com/api/webhooks/{DISCORD}"),
+        ("Telegram token", TELEGRAM, f"https://api.telegram.org/bot{TELEGRAM}/sendMessage"),
+        ("Mailgun key", "9f05087505798acbc58b504ee8fa5a41", "--user 'api:key-9f05087505798acbc58b504ee8fa5a41'"),
+        ("assigned secret", "LeMgdU7EWLsTq0TmCoNqMCgjUvpPndHR", "GET /v1/x?api_key=LeMgdU7EWLsTq0TmCoNqMCgjUvpPndHR"),
+        ("password in a command", "ny3qdlnffyl81jn1tgfe", "curl -u kim:ny3qdlnffyl81jn1tgfe https://api.acme.io"),
+        ("e-mail", "petra.svoboda@cvut.cz", "<a href='mailto:petra.svoboda@cvut.cz'>"),
+        ("phone number", "01 42 76 40 49", "Téléphone : 01 42 76 40 49"),
+        ("password in an address", "Tq7186kyo3i8", "postgres://svc_app:Tq7186kyo3i8@db.acme.io:5432/prod"),
+        ("e-mail", "katrin.vogel%40siemens-energy.com", "GET /u?email=katrin.vogel%40siemens-energy.com&limit=1"),
+        ("e-mail", "jon.snow@docker.com", "GET /v2/Users?filter=userName%20eq%20%22jon.snow@docker.com%22"),
+        ("e-mail", "barry.monahan@gmail.com", "barry.monahan@gmail.com"),
+        ("e-mail", "TGuptaMcCoy7@lenovo.com", "TGuptaMcCoy7@lenovo.com"),
+        ("e-mail", "j2smith.keller@web.de", "j2smith.keller@web.de"),
+        ("phone number", "020 7219 3004", "Phone: 020 7219 3004"),
+        ("phone number", "415.863.2210", "tel 415.863.2210"),
+        ("IP address", "32.4.2.223", '"ipAddress": "32.4.2.223",\n  "near": "Kalamazoo"'),
         ("password in an address", "wv78n3zpz42xezdk", "postgres://doadmin:wv78n3zpz42xezdk@db.nyc3.io:25060/x"),
     ],
 )  # fmt: skip
@@ -83,12 +111,46 @@ def test_what_is_scrubbed(category: str, secret: str, text: str) -> None:
         "token: 3fa85f64-5717-4562-b3fc-2c963f66afa6, api_key=YOUR_API_KEY_GOES_RIGHT_HERE_1234",
         "std::vector<int>::iterator, 00:1A:2B:3C:4D:5E, x = a+1234567890123",
         "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
+        "admin@contoso.com, support@stripe.com, api_support@visa.com",
+        "test.sam@test.com, octocat@github.com, q.k@yopmail.com",
+        "1p1oilmc4mt3m6ah6rmf6ik8mm@google.com, 5b50642d-79fc-4410-9e90-4c077cdd1a59@tube.fr, john.doe@adyen.com",
+        "call (800) 426-9400, +1(510) 720-9999, +61222222222 or +12129876543; phone 0800 1111",
+        "john.smith@linode.com, jbloggs@gmail.com, dave@google.com, my-gcp-id@gmail.com, somemeail@emailprovider.com",
+        "sghhgghf@ghghmail.com, jnrgfjp6w@xmpp.zoom.us, RB6iBb@aWlMmuZFPVjptyOCzNgpi.mx, gu@ms.com, contoso@live.com",
+        "Cv3p0@gmail.com, RXcMn@gmail.com, PNUMB@VAPXX.com, john@mist.com, mock2@mock.com, myseller@vtex.com",
+        "card 4567890145678901, card 5101180000000007 and the payment for fruits from card 543210000023456",
+        "remote 104.44.129.255/32, user's publicIp: 54.183.109.81, 96.126.114.98",
+        "visits from 12.34.56.78 to 123.124.125.126, user at 134.1.1.1, client 20.1.2.0",
+        "Authorization: Basic dXNlcjpwYXNzd29yZA==, Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        "Basic authentication1 is simple",
+        "curl -u user:password https://a.io, curl -u $USER:$PASS x, curl --user alice:aVeryPlainPassword",
+        "apiKey: listAllCustomersOfTheStoreV2, api-key-id: my-own-production-key-name",
+        "token: a9s8d7f6g5h4j3k2l1, accountKey: 2c92c0f95be68649015bf14e001f2760, apiKey: abcd1234defg56789012",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQss",
     ],
 )
 def test_what_stays(text: str) -> None:
     record = _text(text)
     clean, counts = scrub(record)
     assert clean is record and not counts, (clean, counts)
+
+
+def test_the_key_of_an_account_is_its_name() -> None:
+    for key, found in (("2c92c0f95be68649015bf14e001f2760", {}), (AZURE, {"assigned secret": 1})):
+        doc = ApiDoc("f", "x.com", "d", FROM, examples=(ApiExample("f", arguments={"accountKey": key}),))
+        assert scrub(doc)[1] == found
+
+
+def test_what_is_made_up_keeps_its_form() -> None:
+    inner = "\n".join(["MIIEowIBAAKCAQEAuEPzOUE+kiEH1WLiMeBytTEF856j0hOVcSUSUkZxKvqczkWM"] * 2)
+    key = json.dumps({"key": f"-----BEGIN RSA PRIVATE KEY-----\n{inner}\n-----END RSA PRIVATE KEY-----"})
+    clean, counts = scrub(_text(key))
+    assert counts == {"private key": 1} and isinstance(clean, Document)
+    assert "MIIEowIB" not in clean.text and json.loads(clean.text)["key"].count("\n") == 3
+    clean, counts = scrub(_text(f"Authorization: Bearer {JWT}"))
+    assert counts == {"JWT": 1} and isinstance(clean, Document) and "Bearer eyJhbGci" in clean.text
+    clean, _ = scrub(_text("GET /u?email=katrin.vogel%40siemens-energy.com"))
+    assert isinstance(clean, Document) and clean.text == "GET /u?email=user%40example.com"
 
 
 def test_values_that_depend_on_each_other_still_agree() -> None:
@@ -112,12 +174,12 @@ def test_values_that_depend_on_each_other_still_agree() -> None:
 
 def test_schemas_stay_valid_and_patterns_untouched() -> None:
     properties = {
-        "email": {"type": "string", "format": "email", "default": "john@jjf.com", "pattern": "^.+@jjf.com$"},
+        "email": {"type": "string", "format": "email", "default": "jorge@jjf.com", "pattern": "^.+@jjf.com$"},
         "apiKey": {"type": "string", "default": "blM9R6kWFMVFYl4TFZ3fi8cMdyDONi6cj01dqI"},
-        "format": {"type": "string", "description": "As john@jjf.com likes it"},
+        "format": {"type": "string", "description": "As jorge@jjf.com likes it"},
     }
     schema = {"type": "object", "properties": properties}
-    example = ApiExample("f", arguments={"email": "john@jjf.com", "apiKey": "blM9R6kWFMVFYl4TFZ3fi8cMdyDONi6cj01dqI"})
+    example = ApiExample("f", arguments={"email": "jorge@jjf.com", "apiKey": "blM9R6kWFMVFYl4TFZ3fi8cMdyDONi6cj01dqI"})
     clean, counts = scrub(ApiDoc("f", "x.com", "d", FROM, parameters=schema, examples=(example,)))
     assert isinstance(clean, ApiDoc) and counts == {"e-mail": 3, "assigned secret": 2}
     jsonschema.Draft202012Validator.check_schema(clean.parameters)

@@ -24,7 +24,7 @@ SERVICE = {
             "is_transactional": True,
             "required_slots": ["to"],
             "optional_slots": {"class": "second"},
-            "result_slots": ["to"],
+            "result_slots": ["to", "class"],
         }
     ],
 }
@@ -63,6 +63,8 @@ def test_calls_and_documentation(tmp_path: Path) -> None:
     assert doc.name == "Trains_1.BuyTicket" and doc.function == "BuyTicket" and "confirm" in doc.description
     assert doc.parameters["properties"]["class"]["enum"] == ["first", "second", "dontcare"]
     assert doc.parameters["properties"]["class"]["default"] == "second" and doc.parameters["required"] == ["to"]
+    assert trajectory.system == "Today is Friday, 2019-03-01."
+    assert doc.returns["items"]["properties"]["class"]["enum"] == ["first", "second"]
     assert doc.returns["items"]["properties"]["to"] == {"type": "string", "description": "Where to"}
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from source_reading import read, real
 
 from hephaestus_jax.formats.records import ApiAction, ApiDoc, TextObservation, Trajectory
@@ -61,7 +62,67 @@ def test_a_branch_that_was_given_up_stands_before_the_answer(tmp_path: Path) -> 
     root = node("Action Input", "", call("find", '{"q": "a"}', 0, GIVE_UP), call("find", '{"q": "b"}', 0, FINISH))
     (made,), _ = one(tmp_path, answer(root))
     assert calls(made) == [("find", "error"), ("Finish", "error"), ("find", "corrected"), ("Finish", "ok")]
-    assert "1 branches that were given up" in made.provenance.processing
+    assert "a branch that was given up" in made.provenance.processing
+
+
+def test_a_branch_is_shown_where_it_left_the_path_and_not_before_another_give_up(tmp_path: Path) -> None:
+    def tree(end: dict[str, Any]) -> dict[str, Any]:
+        tried = call("find", '{"q": "b"}', 0, GIVE_UP)
+        return node("Action Input", "", call("find", '{"q": "a"}', 0, tried, call("find", '{"q": "c"}', 0, end)))
+
+    (made,), _ = one(tmp_path, answer(tree(FINISH)))
+    told = [(step.kwargs.get("q"), step.outcome) for step in made.steps if isinstance(step, ApiAction)]
+    assert told == [("a", "ok"), ("b", "error"), (None, "error"), ("c", "corrected"), (None, "ok")]
+    (made,), _ = one(tmp_path, answer(tree(GIVE_UP)))
+    told = [(step.kwargs.get("q"), step.outcome) for step in made.steps if isinstance(step, ApiAction)]
+    assert told == [("a", "ok"), ("c", "ok"), (None, "error")] and made.success is False
+
+
+def test_thoughts_about_what_is_not_shown_and_calls_made_again_are_left_out(tmp_path: Path) -> None:
+    again = node("Thought", "The last attempt failed.", call("find", "{}", 0, call("find", "{}", 0, FINISH)))
+    (made,), _ = one(tmp_path, answer(node("Action Input", "", call("find", '{"q": "a"}', 1), again)))
+    assert calls(made) == [("find", "ok"), ("Finish", "ok")]
+    assert made.steps[1].reasoning_content is None
+    assert made.provenance.processing == (
+        "1 calls made again with the same result left out",
+        "1 thoughts about attempts that are not shown left out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "outcome"),
+    [
+        ("{'status': 400, 'title': 'Bad Request', 'traceId': '1'}", "error"),
+        ('{"status":"401","msg":"Authentication required"}', "error"),
+        ("{'message': 'unknown service'}", "error"),
+        ("{'message': 'E-mail sent successfully'}", "ok"),
+        ("{'success': False, 'data': []}", "error"),
+        ("<html><head><title>403 Forbidden</title></head></html>", "error"),
+        ("{'meta': {'code': 200}, 'data': [1]}", "ok"),
+        ("[]", "ok"),
+        ("plain words", "ok"),
+        ("", "unknown"),
+    ],
+)
+def test_services_tell_their_errors_in_their_own_words(tmp_path: Path, response: str, outcome: str) -> None:
+    observed = json.dumps({"error": "", "response": response})
+    (made,), _ = one(tmp_path, answer(node("Action Input", "", call("find", "{}", 0, FINISH, observed=observed))))
+    assert calls(made)[0] == ("find", outcome)
+
+
+def test_an_answer_that_holds_the_word_error_is_no_error_for_that(tmp_path: Path) -> None:
+    for response, outcome in (("{'result': [{'overview': 'trial and error'}]}", "unknown"), ("{'code': 500}", "error")):
+        observed = json.dumps({"error": "Message error...", "response": response})
+        (made,), _ = one(tmp_path, answer(node("Action Input", "", call("find", "{}", 0, FINISH, observed=observed))))
+        assert calls(made)[0] == ("find", outcome)
+
+
+def test_the_description_of_a_tool_without_what_was_written_around_it(tmp_path: Path) -> None:
+    around = 'This is the subfunction for tool "seo", you can use this tool.'
+    told = [around + 'The description of this function is: "Finds "all" of it."', around]
+    functions = [{"name": str(number), "description": text} for number, text in enumerate(told)]
+    (made,), _ = one(tmp_path, answer(node("Action Input", "", call("0", "{}", 0, FINISH)), function=functions))
+    assert [tool.description for tool in made.tools] == ['Finds "all" of it.', ""]
 
 
 def test_errors_hallucinated_tools_and_single_quotes(tmp_path: Path) -> None:
@@ -87,8 +148,8 @@ def test_trees_without_answer_with_broken_calls_or_wrong_nodes_are_set_aside(tmp
 
 def test_a_long_chain_is_read_whole(tmp_path: Path) -> None:
     chain = FINISH
-    for _ in range(30):
-        chain = call("find", "{}", 0, chain)
+    for number in range(30):
+        chain = call("find", f'{{"q": "{number}"}}', 0, chain)
     (made,), _ = one(tmp_path, answer(node("Action Input", "", chain)))
     assert len(calls(made)) == 31
 
@@ -100,7 +161,7 @@ def test_apis_of_queries(tmp_path: Path) -> None:
         "api_description": "Looks up.",
         "required_parameters": [{"name": "zip", "type": "NUMBER", "description": "Code", "default": "8000"}],
         "optional_parameters": [{"name": "lang", "type": "STRING", "default": "en"}],
-        "template_response": {"city": "str", "list": [{"n": "int", "_list_length": 2}]},
+        "template_response": {"city": "str", "list": [{"n": "int", "_list_length": 2}], "was": "NoneType"},
     }
     rows = [
         {"query": "q", "api_list": [api, 3, {"tool_name": "Zip"}, {"tool_name": "a", "api_name": "b"}]},
@@ -108,10 +169,25 @@ def test_apis_of_queries(tmp_path: Path) -> None:
     ]
     (made,), counts = one(tmp_path, rows)
     assert made.name == "Zip: lookup" and made.interface == "tool" and made.parameters["required"] == ["zip"]
-    assert made.parameters["properties"]["zip"] == {"type": "number", "description": "Code", "examples": ["8000"]}
+    assert made.parameters["properties"]["zip"] == {"type": "number", "description": "Code", "examples": [8000]}
     assert made.parameters["properties"]["lang"]["default"] == "en"
     assert made.returns["properties"]["list"]["items"]["properties"] == {"n": {"type": "integer"}}
+    assert made.returns["properties"]["was"] == {}  # nothing was seen of it
     assert counts == {"malformed API": 2, "nothing described": 1, "query without APIs": 1}
+
+
+def test_defaults_have_their_types_and_errors_are_no_results(tmp_path: Path) -> None:
+    optional = [("BOOLEAN", "true"), ("NUMBER", "2.5"), ("NUMBER", "many"), ("STRING", "7")]
+    api = {
+        "tool_name": "Zip",
+        "api_name": "lookup",
+        "api_description": "Looks up.",
+        "optional_parameters": [{"name": kind + text, "type": kind, "default": text} for kind, text in optional],
+        "template_response": {"statusCode": "int", "message": "str", "error": "str"},
+    }
+    (made,), _ = one(tmp_path, [{"query": "q", "api_list": [api]}])
+    defaults = [schema.get("default") for schema in made.parameters["properties"].values()]
+    assert defaults == [True, 2.5, None, "7"] and made.returns is None
 
 
 def test_real_files() -> None:

@@ -1,0 +1,1 @@
+"""Written documentation, reStructuredText and Markdown as documentation systems extend them, as plain Markdown."""
