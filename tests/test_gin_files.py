@@ -12,6 +12,7 @@ from hephaestus_jax import gin_files
 from hephaestus_jax.config import PARTS, MeshConfig, ModelConfig, RopeScaling, TrainConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.config import ForgeConfig
+from hephaestus_jax.forge.environments.assignments import RolloutConfig
 from hephaestus_jax.gin_files import (
     SHIPPED,
     find_gin_file,
@@ -138,7 +139,7 @@ def test_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Mon
     own = tmp_path / "gin" / "corpora" / "installed.gin"
     own.write_text("")
     assert find_gin_file("gin/corpora/installed.gin") == own  # what lies here comes first
-    with pytest.raises(UserError, match="which ships gin/corpora/forge.gin, gin/corpora/installed"):
+    with pytest.raises(UserError, match="which ships gin/corpora/environments.gin, gin/corpora/forge"):
         find_gin_file("gin/corpora/instaled.gin")
     with pytest.raises(UserError, match="exists neither here"):
         find_gin_file(tmp_path / "gin")  # a folder
@@ -242,7 +243,8 @@ def test_every_shipped_gin_file_of_a_corpus_loads() -> None:
     files = sorted((SHIPPED[0] / "corpora").glob("*.gin"))
     assert len(files) >= 2
     for file in files:
-        assert isinstance(load_gin(ForgeConfig, file), ForgeConfig)
+        target = RolloutConfig if file.name == "environments.gin" else ForgeConfig
+        assert isinstance(load_gin(target, file), target)
         first = file.read_text().split("\n\n")[0]
         assert "# Required:" in first and "# Commonly changed:" in first
     assert os.sep in str(files[0])

@@ -1,0 +1,265 @@
+"""Plays the episodes of a roll-out in processes, and writes them as a corpus of their own.
+
+Episodes are played in units of a fixed number. A unit's result is kept in `<out>.work/` until the corpus is written, so
+a roll-out that was killed goes on where it was, and the bytes do not depend on the number of workers. Every episode
+that claims success is played again, from what was written down, in another instance of its environment; one that
+answers otherwise is left out and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hephaestus_jax.errors import UserError
+from hephaestus_jax.forge.beam_jobs import Job, Workers, run_jobs
+from hephaestus_jax.forge.environments.accounts import EpisodeFacts, account, facts_of
+from hephaestus_jax.forge.environments.assignments import RolloutConfig, dealt, episodes_of, split_counts
+from hephaestus_jax.forge.environments.environment import ENVIRONMENTS, Environment, Kind, Split
+from hephaestus_jax.forge.environments.episodes import Assignment, EpisodeConfig, play_episode, replay
+from hephaestus_jax.forge.work import WorkFolder
+from hephaestus_jax.formats.record_files import StoredRecord, sorted_rows
+from hephaestus_jax.formats.records import PLAYED, SPLITS, Json, Trajectory, episode_of
+from hephaestus_jax.formats.store import Corpus, write_sorted_corpus
+from hephaestus_jax.progress import Progress
+
+SLICE = PLAYED
+EPISODES_TOGETHER = 50  # of one unit: a fixed number, so that no byte depends on the workers
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Some episodes of one environment and split."""
+
+    kind: Kind
+    split: Split
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """Names the unit's result."""
+        return f"{self.kind.name}-{self.split}-{self.first:06d}"
+
+    def key(self, work: WorkFolder, config: RolloutConfig) -> str:
+        """Of everything that the result depends on."""
+        kind, terms = self.kind, self.kind.terms
+        where = [kind.name, terms.package, terms.version, list(kind.games), list(kind.unseen_games), kind.held_out]
+        words = [config.thoughts, config.perturbed, config.failures]
+        return work.key("episodes", where, self.split, self.first, self.last, list(config.policies), config.seed, words)
+
+
+@dataclass
+class Played:
+    """What came of a unit: facts of its episodes in the order of their ids, and what was given up, by reason."""
+
+    facts: list[EpisodeFacts] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+def roll_out(config: RolloutConfig, out: Path | str) -> Corpus:
+    """Plays everything, or goes on with a roll-out that was interrupted.
+
+    Raises:
+        UserError: an environment is unknown, none is installed, or the folder is in use or holds something else.
+    """
+    out = Path(out).absolute()
+    if out.exists() and not (out / "manifest.json").exists() and any(out.iterdir()):
+        raise UserError(f"{out} exists and is no corpus; choose another folder for the episodes")
+    found = config.kinds()
+    missing = {kind.name: reason for kind, _ in found if (reason := _unplayable(kind))}
+    found = [(kind, share) for kind, share in found if kind.name not in missing]
+    if not found:
+        raise UserError("no environment can be played: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
+    counts = dealt(config.episodes, [share for _, share in found])
+    units = [unit for (kind, _), count in zip(found, counts, strict=True) for unit in _units(kind, count, config)]
+    work = WorkFolder(out.with_name(out.name + ".work"))
+    with work.locked():
+        keys = [unit.key(work, config) for unit in units]
+        jobs = [
+            Job(unit.name, unit.last - unit.first, _play_job, (unit, key, work))
+            for unit, key in zip(units, keys, strict=True)
+            if not work.has("played", unit.name, key)
+        ]
+        run_jobs("playing", jobs, Workers(config.workers), _prepare, config, unit="episodes")
+        corpus = _write(out, work, units, keys, config, missing)
+        work.remove()
+    return corpus
+
+
+def _unplayable(kind: Kind) -> str:
+    """Why an environment cannot be played on this machine; "" if it can."""
+    if reason := kind.missing():
+        return reason
+    try:
+        kind.make().close()
+    except UserError as error:  # for instance, no way here to lock a shell in
+        return str(error)
+    return ""
+
+
+def _units(kind: Kind, episodes: int, config: RolloutConfig) -> Iterator[Unit]:
+    for split, count in split_counts(kind, episodes, config.validation_fraction).items():
+        for first in range(0, count, EPISODES_TOGETHER):
+            yield Unit(kind, split, first, min(first + EPISODES_TOGETHER, count))
+
+
+# --- in the workers ---------------------------------------------------------------------------------------------------
+
+_config = RolloutConfig()
+
+
+def _prepare(config: RolloutConfig) -> None:
+    global _config
+    _config = config
+
+
+def _play_job(unit: Unit, key: str, work: WorkFolder) -> None:
+    records, lost = play_unit(unit, _config)
+    rows = sorted_rows(records)
+    of_ids = {row.id: facts_of(row.parsed()) for row in rows}
+    work.save_records("episodes", unit.name, key, rows)
+    work.save("played", unit.name, key, Played([of_ids[row.id] for row in rows], lost))
+
+
+def play_unit(unit: Unit, config: RolloutConfig) -> tuple[list[Trajectory], Counter[str]]:
+    """The episodes of a unit, and how many were given up, by reason."""
+    records: list[Trajectory] = []
+    lost: Counter[str] = Counter()
+    with _Instances(unit.kind) as instances:
+        for tried in episodes_of(unit.kind, unit.split, unit.first, unit.last, config):
+            made = _first_that_works(tried, instances, config.words, lost)
+            if made is not None:
+                records.append(made)
+    return records, lost
+
+
+class _Instances:
+    """Two instances of an environment: one to play in, one to play again what was written down."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.player: Environment = kind.make()
+        self.checker: Environment = kind.make()
+
+    def __enter__(self) -> _Instances:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.player.close()
+        self.checker.close()
+
+
+def _first_that_works(
+    tried: Sequence[Assignment], instances: _Instances, config: EpisodeConfig, lost: Counter[str]
+) -> Trajectory | None:
+    for wanted in tried:
+        made = play_episode(instances.player, wanted, config)
+        if made is None:
+            lost[f"{wanted.policy}: found no way to play it"] += 1
+            continue
+        problem = replay(instances.checker, made) if made.success else ""
+        if not problem:
+            return made
+        lost[f"{wanted.policy}: played again, it {problem}"] += 1
+    lost["not played at all"] += 1
+    return None
+
+
+def verify(corpus: Corpus) -> tuple[int, list[tuple[str, str]]]:
+    """Plays every episode that claims success once more; how many, and (name, what answers otherwise) of those that do.
+
+    Raises:
+        UserError: an environment of the corpus is unknown here, or not installed.
+    """
+    instances: dict[str, Environment] = {}
+    problems: list[tuple[str, str]] = []
+    checked = 0
+    total = sum(corpus.count(SLICE, split) for split in SPLITS)
+    with contextlib.ExitStack() as open_instances, Progress("playing again", "episodes", total) as progress:
+        for split in SPLITS:
+            for _, record in progress.track(corpus.read(SLICE, split)):
+                if not isinstance(record, Trajectory) or not record.success:
+                    continue
+                name = episode_of(record)["environment"]
+                if name not in instances:
+                    instances[name] = _installed(name).make()
+                    open_instances.callback(instances[name].close)
+                checked += 1
+                if problem := replay(instances[name], record):
+                    problems.append((record.name, problem))
+    return checked, problems
+
+
+def _installed(name: str) -> Kind:
+    kind = ENVIRONMENTS.get(name)
+    reason = _unplayable(kind) if kind else "it is unknown here"
+    if kind is None or reason:
+        raise UserError(f"environment {name}: {reason}")
+    return kind
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    out: Path, work: WorkFolder, units: Sequence[Unit], keys: Sequence[str], config: RolloutConfig, missing: dict
+) -> Corpus:
+    played = [work.load("played", unit.name, key) for unit, key in zip(units, keys, strict=True)]
+    known = {facts.task for made in played for facts in made.facts if facts.split == "train"}
+    kept: list[EpisodeFacts] = []
+
+    def rows(training: bool) -> Iterator[StoredRecord]:
+        chosen = [(u, k, p) for u, k, p in zip(units, keys, played, strict=True) if (u.split == "train") == training]
+        parts = [_rows_of(work.load_records("episodes", unit.name, key), made) for unit, key, made in chosen]
+        for row, facts in heapq.merge(*parts, key=lambda pair: pair[0].id):
+            if facts.doings in doings:
+                repeats["the same words and calls as in another"] += 1
+            elif not training and facts.task in known:
+                repeats["a validation task that training has too"] += 1
+            else:
+                doings.add(facts.doings)
+                kept.append(facts)
+                yield row
+
+    doings: set[str] = set()
+    repeats: Counter[str] = Counter()
+    groups = {(SLICE, "train"): rows(True), (SLICE, "validation"): rows(False)}
+    lost = sum((made.lost for made in played), Counter[str]())
+    kinds = list({unit.kind.name: unit.kind for unit in units}.values())
+    return write_sorted_corpus(out, groups, lambda: _about(config, kinds, kept, lost + repeats, missing))
+
+
+def _rows_of(rows: Iterator[StoredRecord], made: Played) -> Iterator[tuple[StoredRecord, EpisodeFacts]]:
+    yield from zip(rows, made.facts, strict=True)
+
+
+def _about(
+    config: RolloutConfig, kinds: Sequence[Kind], kept: Sequence[EpisodeFacts], left_out: Counter[str], missing: dict
+) -> dict[str, Json]:
+    """What the manifest tells beside the shards."""
+    return {
+        "builder": "rollout",
+        "seed": config.seed,
+        "policies": list(config.policies),
+        "thoughts": config.thoughts,
+        "perturbed": config.perturbed,
+        "failures": config.failures,
+        "environments": {
+            kind.name: {
+                "package": kind.terms.package or "hephaestus_jax",
+                "version": kind.terms.version,
+                "licence": kind.terms.licence,
+                "games": list(kind.games),
+                "unseen_games": list(kind.unseen_games),
+                "held_out": kind.held_out,
+            }
+            for kind in kinds
+        },
+        "unavailable_environments": missing,
+        "left_out": dict(sorted(left_out.items())),
+        "episodes": account(kept),
+    }

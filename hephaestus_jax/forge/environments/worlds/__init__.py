@@ -1,0 +1,1 @@
+"""The environments, a folder each; what two of them share lies beside them."""

@@ -1,0 +1,1 @@
+"""BabyAI: rooms of a grid, in words."""

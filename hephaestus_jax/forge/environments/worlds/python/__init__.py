@@ -1,0 +1,1 @@
+"""A Python interpreter that keeps its names."""

@@ -1,0 +1,1 @@
+"""reasoning-gym: problems with exact answers."""

@@ -1,0 +1,1 @@
+"""ScienceWorld: experiments in a school laboratory."""

@@ -1,0 +1,1 @@
+"""TextWorldExpress: short text games."""
