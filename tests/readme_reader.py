@@ -38,6 +38,7 @@ SMALLER = {
     "--seq_length 4096": "--seq_length 512",
     "--gin_file=gin/runs/pretrain.gin": f"--gin_file=gin/runs/pretrain.gin --gin_file=gin/models/tiny.gin {_STEPS}",
     "--gin_file=gin/runs/continual_pretrain.gin": f"--gin_file=gin/runs/continual_pretrain.gin {_STEPS}",
+    "gin/corpora/environments.gin": "gin/corpora/environments.gin --env household,sqlite --episodes 60",
     "python -m tools.evaluate": "python -m tools.evaluate --max_rows 8 --max_calls 4 --sample_tokens 8",
 }
 QUICKSTART_FOLDERS = {

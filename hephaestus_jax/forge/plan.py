@@ -215,7 +215,7 @@ def _validate_document(
 
 
 def _validate_trajectories(entries: Entries, units: Sequence[Unit], plan: Plan, config: ForgeConfig) -> None:
-    """Of every source's trajectories all that call certain tools: training sees no call of those.
+    """Of every source's trajectories all that call certain tools: of that source, training sees no call of those.
 
     Tools are taken in the order of a keyed hash as long as the wanted share is not exceeded. Where every tool is called
     more often than that, the least called one is taken, unless more than half of the source calls it.

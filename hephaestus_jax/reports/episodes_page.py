@@ -33,6 +33,7 @@ _STYLE = (
 .step { margin: .35rem 0; padding: .35rem .7rem; border-left: .25rem solid var(--line); white-space: pre-wrap; }
 .step.agent { border-color: var(--s1); } .step.error { border-color: var(--worse); }
 .step.corrected { border-color: var(--better); } .step.user { border-color: var(--s4); }
+#heldout td:nth-child(-n+3) { white-space: nowrap; }
 .step em { color: var(--faint); } .step b { font-weight: 600; }
 """
 )
@@ -111,7 +112,7 @@ def _chosen(corpus: Corpus) -> dict[str, list[Trajectory]]:
 def _episode(record: Trajectory) -> str:
     episode = episode_of(record)
     facts = [episode["game"], episode["policy"], episode["split"].replace("_", " ")]
-    facts += [f"{kind}" for kind in episode["wrong_steps"]]
+    facts += episode["wrong_steps"]
     if episode["changes"]:
         facts.append("changed: " + ", ".join(episode["changes"]))
     success = "success" if record.success else f"score {100 * (record.reward or 0):.0f} %"

@@ -15,6 +15,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -27,6 +28,10 @@ from hephaestus_jax.formats.records import Json, Tool, canonical_json
 Split = Literal["train", "unseen_seeds", "unseen_games", "unseen_environments"]
 SPLITS_OF_EPISODES: tuple[Split, ...] = get_args(Split)
 FIRST_UNSEEN_SEED = 1 << 30  # seeds of training lie below, those of "unseen_seeds" at or above
+
+
+class NoWorld(UserError):
+    """There is no world for a seed that its expert wins; another seed is taken."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,9 @@ class Kind:
         programs = [name for name in self.terms.programs if which(name) is None]
         if modules:
             return f"{', '.join(modules)} not installed: pip install 'hephaestus_jax[{self.terms.extra}]'"
+        package, wanted = self.terms.package, self.terms.version
+        if package and (found := version(package)) != wanted:  # another version may say other words
+            return f"{package} {found} is installed: pip install '{package}=={wanted}'"
         return f"{', '.join(programs)} not installed: it comes with the system's packages" if programs else ""
 
 

@@ -93,7 +93,7 @@ class _Recording:
             move.part, first=not self.calls, refused=self._refused,
             unfinished=before is not None and before.call is None,
         )  # fmt: skip
-        if move.part != "floor" and self.rng.random() < self.offer.failures:
+        if move.part not in ("floor", "wrong") and self.rng.random() < self.offer.failures:
             failure = self.rng.choice(FAILURES)
             self._act(move.call, situation, "ok")
             self._observe(failure)
@@ -135,10 +135,10 @@ class _Recording:
         self.steps.append(TextObservation(text, "environment", f"call_{self.calls:06d}", reward=score))
         self.seen.add(text)
 
-    def end(self) -> None:
+    def end(self, outcome: Outcome) -> None:
         """What the agent tells the user after success."""
         answer = self.play.environment.answer() or self.rng.choice(_DONE)
-        self.steps.append(MessageAction(answer, outcome="ok"))
+        self.steps.append(MessageAction(answer, outcome=outcome))
 
 
 def play_episode(environment: Environment, wanted: Assignment, config: EpisodeConfig) -> Trajectory | None:
@@ -160,7 +160,7 @@ def play_episode(environment: Environment, wanted: Assignment, config: EpisodeCo
     recording.begin()
     _record(recording, script, floor)
     if play.won:
-        recording.end()
+        recording.end("error" if floor else "ok")
     elif not floor:
         return None  # it went otherwise than when it was planned; the caller counts it
     return _trajectory(wanted, recording, script)
@@ -171,11 +171,11 @@ def _record(recording: _Recording, script: Script, floor: bool) -> None:
     for move in script.moves:
         if floor and move.call is None and recording.play.won:
             break
-        recording.move(move, before, _outcome(move, recording.play, floor))
+        recording.move(move, before, _outcome(move, floor))
         before = move
 
 
-def _outcome(move: Move, play: Play, floor: bool) -> Outcome:
+def _outcome(move: Move, floor: bool) -> Outcome:
     """What is learned from a step: nothing from a wrong one, nor from a policy that knows no better."""
     if floor or move.part == "wrong":
         return "error"
@@ -223,15 +223,17 @@ def replay(environment: Environment, trajectory: Trajectory) -> str:
     """Plays a trajectory's calls again; what came out otherwise, "" if every word and the success are the same."""
     episode = episode_of(trajectory)
     play = Play(environment, episode["game"], episode["seed"], episode["split"])
+    if task_digest(play.task) != episode["task"]:
+        return "begins otherwise"
     names = {verb.name: verb.name for verb in play.task.verbs} | episode["tool_names"]
     made = Offer(play.task.verbs, trajectory.tools, names)
     for number, (action, observation) in enumerate(_pairs(trajectory.steps)):
-        if observation.reward is None:  # a call that was made to fail
+        if observation.reward is None and observation.content in FAILURES:  # a call that was made to fail
             continue
         call = made.meant(Call(action.function, action.kwargs))
         shown = complaint_about(made.shown_verbs, Call(action.function, action.kwargs))
         told = play.step(call)
-        if (shown or told.observation) != observation.content:
+        if (shown or told.observation) != observation.content or told.score != observation.reward:
             return f"call {number}: {action.function} answers otherwise"
     if play.won != trajectory.success:
         return "claims success and has none" if trajectory.success else "claims failure and succeeds"

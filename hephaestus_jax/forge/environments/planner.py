@@ -53,22 +53,24 @@ def _follow_oracle(play: Play) -> list[Call] | None:
 
 
 def _follow(play: Play, calls: Sequence[Call]) -> list[Call] | None:
-    """Plays `calls` until success; the calls that it took, None if they do not win."""
+    """Plays `calls` until success; the calls that it took, None if they do not win or one of them is refused."""
     start = len(play.calls)
     for call in calls:
         if play.over:
             break
-        play.step(call)
+        if play.step(call).error:
+            return None
     return play.calls[start:] if play.won else None
 
 
 def _detours(play: Play, start: Sequence[Call]) -> Iterator[list[Call]]:
     """What may lead back to the expert's path: nothing, taking back, one step, two steps; the shortest first."""
     yield []
+    play.restart(start)  # what was tried has led elsewhere
     back = play.environment.undo(start[-1]) if start else None
     if back is not None:
         yield [back]
-    play.restart(start)
+        play.restart(start)
     first = [call for call in play.environment.choices() if back is None or call.key != back.key]
     yield from ([call] for call in first)
     for call, other in itertools.product(first, first):

@@ -19,7 +19,7 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.beam_jobs import Job, Workers, run_jobs
 from hephaestus_jax.forge.environments.accounts import EpisodeFacts, account, facts_of
 from hephaestus_jax.forge.environments.assignments import RolloutConfig, dealt, episodes_of, split_counts
-from hephaestus_jax.forge.environments.environment import ENVIRONMENTS, Environment, Kind, Split
+from hephaestus_jax.forge.environments.environment import ENVIRONMENTS, Environment, Kind, NoWorld, Split
 from hephaestus_jax.forge.environments.episodes import Assignment, EpisodeConfig, play_episode, replay
 from hephaestus_jax.forge.work import WorkFolder
 from hephaestus_jax.formats.record_files import StoredRecord, sorted_rows
@@ -70,6 +70,8 @@ def roll_out(config: RolloutConfig, out: Path | str) -> Corpus:
     out = Path(out).absolute()
     if out.exists() and not (out / "manifest.json").exists() and any(out.iterdir()):
         raise UserError(f"{out} exists and is no corpus; choose another folder for the episodes")
+    if (out / "manifest.json").exists() and Corpus(out).manifest.get("builder") != "rollout":
+        raise UserError(f"{out} holds another corpus; choose another folder for the episodes")
     found = config.kinds()
     missing = {kind.name: reason for kind, _ in found if (reason := _unplayable(kind))}
     found = [(kind, share) for kind, share in found if kind.name not in missing]
@@ -157,7 +159,11 @@ def _first_that_works(
     tried: Sequence[Assignment], instances: _Instances, config: EpisodeConfig, lost: Counter[str]
 ) -> Trajectory | None:
     for wanted in tried:
-        made = play_episode(instances.player, wanted, config)
+        try:
+            made = play_episode(instances.player, wanted, config)
+        except NoWorld:
+            lost[f"{wanted.policy}: no world for this seed"] += 1
+            continue
         if made is None:
             lost[f"{wanted.policy}: found no way to play it"] += 1
             continue
@@ -191,6 +197,8 @@ def verify(corpus: Corpus) -> tuple[int, list[tuple[str, str]]]:
                 checked += 1
                 if problem := replay(instances[name], record):
                     problems.append((record.name, problem))
+    if not checked:
+        raise UserError(f"no episode of {corpus.directory} claims success; name the folder of a roll-out")
     return checked, problems
 
 

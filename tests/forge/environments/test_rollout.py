@@ -117,8 +117,7 @@ def test_without_its_wrong_steps_an_episode_would_not_be_longer(played: list[Tra
 def test_nothing_is_learned_from_floors(played: list[Trajectory]) -> None:
     for policy in ("random", "refuse"):
         for record in of(played, policy):
-            steps = actions(record)[: -1 if record.success else None]
-            assert all(step.outcome == "error" for step in steps)
+            assert all(step.outcome == "error" for step in actions(record))
 
 
 def test_explorers_look_and_go_ways_that_lead_nowhere(played: list[Trajectory]) -> None:
@@ -175,6 +174,7 @@ def test_a_failed_call_is_repeated(played: list[Trajectory]) -> None:
             if isinstance(failure, TextObservation) and failure.content in FAILURES:
                 assert isinstance(before, ApiAction) and isinstance(after, ApiAction)
                 assert (before.function, before.kwargs) == (after.function, after.kwargs)
+                assert after.outcome != "error"
                 repeated += 1
     assert repeated >= 3
 
@@ -186,6 +186,10 @@ def test_replay_finds_words_and_successes_that_are_not_so(played: list[Trajector
     at = next(n for n, step in enumerate(steps) if isinstance(step, TextObservation) and step.source == "environment")
     steps[at] = dataclasses.replace(steps[at], content="You are in a garden.")
     assert "answers otherwise" in replay(Corridor(), dataclasses.replace(record, steps=tuple(steps)))
+    begun = dataclasses.replace(record, steps=(TextObservation("Please dance.", "user"), *record.steps[1:]))
+    assert replay(Corridor(), begun) == ""  # its own task is what counts
+    episode = {**episode_of(record), "task": "another"}
+    assert replay(Corridor(), dataclasses.replace(record, details={"episode": episode})) == "begins otherwise"
     assert "claims success" in replay(Corridor(), dataclasses.replace(record, steps=record.steps[:3]))
 
 
@@ -207,7 +211,7 @@ def test_an_episode_that_cannot_be_played_again_is_left_out(tmp_path: Path, monk
     monkeypatch.setitem(ENVIRONMENTS, "flaky", flaky)
     corpus = roll_out(config(episodes=5, environments=("flaky",), policies=("oracle",), failures=0.0), tmp_path / "c")
     assert corpus.count(SLICE, "train") < 5
-    assert any("answers otherwise" in reason for reason in corpus.manifest["left_out"])
+    assert any("played again, it begins otherwise" in reason for reason in corpus.manifest["left_out"])
 
 
 def test_splits(corpus: Corpus) -> None:

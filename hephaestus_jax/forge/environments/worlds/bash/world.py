@@ -82,7 +82,7 @@ class Bash(Crafted):
         "You work in a directory on a Linux machine through tools: a shell, and reading and writing files. Every"
         " command runs in a new shell that starts in the working directory. Hand in with submit.",
         "You are at a Linux machine. Commands run in bash, each in a fresh shell in the working directory; the usual"
-        " tools (grep, sed, awk, find, sort, tar) are there. Use submit when the task is done.",
+        " tools (grep, sed, awk, find, sort, tar) are there. Hand the task in when it is done.",
         "A bash shell and two tools for files are at your service. Look before you change anything, check what you did,"
         " and end with submit.",
     )

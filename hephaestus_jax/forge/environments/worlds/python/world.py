@@ -75,7 +75,7 @@ class Python(Crafted):
         " directory. Every piece of code"
         " sees the names of the ones before it. End the task with submit.",
         "You solve tasks with Python. The session keeps its variables and functions; only the standard library is"
-        " installed. Use submit when you are done.",
+        " installed. Hand the task in when you are done.",
     )
     families = _FAMILIES
     _task: PythonTask

@@ -14,6 +14,7 @@ from hephaestus_jax.forge.environments.environment import (
     Call,
     Environment,
     Feedback,
+    NoWorld,
     Split,
     Task,
     Terms,
@@ -76,7 +77,7 @@ class ReasoningGym(Environment):
         for number in range(_TRIES):
             if self._solved(game, seed + (number << 31)):
                 return
-        raise RuntimeError(f"{game}: none of {_TRIES} problems from seed {seed} on is solved by its plan")
+        raise NoWorld(f"{game}: none of {_TRIES} problems from seed {seed} on is solved by its plan")
 
     def _solved(self, game: str, seed: int) -> bool:
         """Draws a problem and makes its plan; whether that leads to an answer that the package accepts."""

@@ -95,7 +95,7 @@ class Sqlite(Crafted):
         "A SQLite database is open. The tools list its tables, describe them and execute SQL, one statement at a time."
         " End the task with submit.",
         "You answer questions about a SQLite database and keep it in order. One statement per call; every statement"
-        " outside a transaction takes effect at once. Use submit when the task is done.",
+        " outside a transaction takes effect at once. Hand the task in when it is done.",
     )
     families = _FAMILIES
     _task: SqliteTask

@@ -11,11 +11,11 @@ import functools
 import random
 from collections.abc import Sequence
 
-from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.environments.environment import (
     Call,
     Environment,
     Feedback,
+    NoWorld,
     Split,
     Task,
     Terms,
@@ -121,7 +121,7 @@ def _playable(game: str, seed: int, split: Split) -> Game:
         made = make_game(game, rng, split)
         if made is not None and 4 <= _steps_to_win(made) <= made.max_steps // 2:
             return made
-    raise UserError(f"textworld: no game {game} that can be won was found for seed {seed}; use another seed")
+    raise NoWorld(f"textworld: no game {game} that can be won was found for seed {seed}")
 
 
 def _steps_to_win(made: Game) -> int:

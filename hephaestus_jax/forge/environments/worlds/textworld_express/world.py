@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.environments.environment import (
     Call,
     Environment,
     Feedback,
+    NoWorld,
     Split,
     Task,
     Terms,
@@ -111,7 +111,7 @@ class TextWorldExpress(Environment):
                 self._gold[self._key] = self._find_gold()
             if 0 < len(self._gold[self._key]) <= _SHARE_OF_STEPS * GAMES[game].max_steps:
                 return
-        raise UserError(f"textworld_express: no world of {game} for seed {seed} is won by its gold path")
+        raise NoWorld(f"textworld_express: no world of {game} for seed {seed} is won by its gold path")
 
     def _seeds_of(self, game: str, fold: str) -> Sequence[int]:
         """The package's seeds of a fold of the loaded game; asked for once, since each of them is a message."""
