@@ -128,7 +128,7 @@ def mixture(folder: Path, corpus: Corpus, vocabulary: str) -> str:
         return built.manifest.vocabulary, built.as_part(folder)
 
     identity, text = part("text", "train")
-    validation = {name: part(name, "validation")[1] for name in SLICES}
+    validation = {name: part(name, "validation")[1] for name in SLICES if corpus.count(name, "validation")}
     stages = (Stage(0, {"text": 1}),)
     save_mixture_spec(str(folder), MixtureSpec("all", 0, 1, LENGTH, identity, {"text": text}, stages, validation))
     return str(folder)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 
 HOSTILE = {
     "fork bomb": ">>> import os\n>>> while True: os.fork()",
-    "endless loop": ">>> while True: pass",
+    "endless loop": ">>> while True: pass\n>>> 1",
     "endless sleep": ">>> import time; time.sleep(1000)",
     "memory": ">>> 'before'\n'before'\n>>> x = bytearray(10 << 30)\n>>> 'after'\n'after'",
     "exit": ">>> import os; os._exit(0)",
@@ -54,9 +54,9 @@ HOSTILE = {
     "network": ">>> import socket; socket.create_connection(('127.0.0.1', {port}), timeout=2)",
     "url": ">>> import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}')",
     "stdin": ">>> input()\nTraceback (most recent call last):\nEOFError: EOF when reading a line",
-    "large file": ">>> f = open('big', 'wb')\n>>> while True: _ = f.write(bytes(1 << 20))",
+    "large file": ">>> f = open('big', 'wb')\n>>> while True: _ = f.write(bytes(1 << 20))\n>>> 1",
     "abort": ">>> import os; os.abort()",
-    "unhappy exception": ">>> class E(Exception):\n...     def __str__(self): raise self\n>>> raise E",
+    "unhappy exception": ">>> class E(Exception):\n...     def __str__(self): raise self\n>>> raise E\n>>> 1",
 }  # fmt: skip
 EXPECTED = {
     "fork bomb": "refused", "endless loop": "timeout", "endless sleep": "timeout", "memory": "memory",
