@@ -22,11 +22,10 @@ from hephaestus_jax.forge.units import Found
 from hephaestus_jax.formats.quarantine import Quarantine
 from hephaestus_jax.formats.record_files import StoredRecord
 from hephaestus_jax.formats.records import PLAYED, SLICES, SPLITS, Json, digest
-from hephaestus_jax.formats.store import Corpus
+from hephaestus_jax.formats.store import BYTES_PER_TOKEN, Corpus
 from hephaestus_jax.versions import versions_of
 
 LIBRARIES = ("apache-beam", "rensa", "pyarrow", "docstring_parser", "PyYAML", "jsonschema")
-BYTES_PER_TOKEN = 4  # a rule of thumb for English and code
 _UNTOLD = ("workers", "beam_options", "package_folder")  # they change nothing
 
 

@@ -23,15 +23,11 @@ from hephaestus_jax.forge.sources import SOURCES
 from hephaestus_jax.forge.sources.source import matches_provider
 from hephaestus_jax.forge.stages import CleanIndex, Share, file_of
 from hephaestus_jax.forge.units import Unit
+from hephaestus_jax.formats.records import PLAYED
 
 SIMILARITIES = (0.8, 0.7)  # of near-duplicates that are counted; the first is the one that is removed
-_SLICE_ORDER = {
-    "agent_docs": 0,
-    "agent_trajectories": 1,
-    "agent_environments": 2,
-    "text": 3,
-    "code": 4,
-}  # whose copy stays
+# whose copy stays
+_SLICE_ORDER = {"agent_docs": 0, "agent_trajectories": 1, PLAYED: 2, "text": 3, "code": 4}
 
 REPEATED_PROVIDER = "catalogue's copy of a provider whose own package is read"
 OLDER_VERSION = "older version of an API"

@@ -32,6 +32,7 @@ from hephaestus_jax.formats.records import Identified, Json, Record, digest
 
 FORMAT = 1
 SHARD_RECORDS = 16_384
+BYTES_PER_TOKEN = 4  # UTF-8, a rule of thumb for English and code
 
 
 @dataclass(frozen=True)

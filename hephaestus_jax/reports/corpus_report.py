@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hephaestus_jax.formats.records import SPLITS
-from hephaestus_jax.formats.store import Corpus
+from hephaestus_jax.formats.store import BYTES_PER_TOKEN, Corpus
 from hephaestus_jax.reports import corpus_report_bias as bias
 from hephaestus_jax.reports import corpus_report_hygiene as hygiene
 from hephaestus_jax.reports.charts import Bar, Reference, bar_chart
@@ -27,7 +27,6 @@ from hephaestus_jax.reports.corpus_samples import samples
 from hephaestus_jax.reports.page import STYLE, paragraph, section, table, text
 
 PAPER_APIS = 76_537  # of the corpus that was never published
-BYTES_PER_TOKEN = 4  # a rule of thumb for English and code
 SOURCES, MORE_SOURCES = 25, 200  # shown at once, and on demand; the others are summed up
 REASONS, PAIRS = 60, 80
 TITLE = "Corpus report"

@@ -20,11 +20,10 @@ from hephaestus_jax.formats.records import (
     Trajectory,
     episode_of,
 )
-from hephaestus_jax.formats.store import Corpus
+from hephaestus_jax.formats.store import BYTES_PER_TOKEN, Corpus
 from hephaestus_jax.reports.page import STYLE, paragraph, section, table, text
 
 TITLE = "Episodes in environments"
-BYTES_PER_TOKEN = 4  # a rule of thumb for English and code
 SHOWN = 2  # episodes of an environment and policy
 LONGEST = 1_500  # characters of one observation
 _STYLE = (

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 import hephaestus_jax
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.forge.doctests.pipe import LinePipe
 
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from hephaestus_jax.forge.confinement import worker;"
@@ -47,7 +46,7 @@ class Confined:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd="/",
             start_new_session=True,
         )  # fmt: skip
-        self._buffer = b""
+        self._pipe = LinePipe(self._process)
         self.alive = True
         measures = self._receive(_START_SECONDS)
         if measures is None:
@@ -66,10 +65,7 @@ class Confined:
         Raises:
             UserError: the machine is gone.
         """
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps([operation, *arguments]).encode() + b"\n")
-            self._process.stdin.flush()
+        self._pipe.send(json.dumps([operation, *arguments]).encode())
         answer = self._receive(_ANSWER_SECONDS)
         if answer is None:
             self.close()
@@ -78,21 +74,8 @@ class Confined:
 
     def _receive(self, seconds: float) -> Any:
         """The next message; None at the end of the stream or when the time is over."""
-        assert self._process.stdout is not None
-        descriptor, deadline = self._process.stdout.fileno(), time.monotonic() + seconds
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        parts = [self._buffer]
-        while b"\n" not in parts[-1]:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(1000 * left):
-                return None
-            part = os.read(descriptor, 1 << 20)
-            if not part:
-                return None
-            parts.append(part)
-        line, _, self._buffer = b"".join(parts).partition(b"\n")
-        return json.loads(line)
+        line = self._pipe.receive(seconds)
+        return None if line is None else json.loads(line)
 
     def close(self) -> None:
         """Ends it and everything in it; returns when all of it is gone."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import hephaestus_jax
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.forge.doctests.pipe import LinePipe
 from hephaestus_jax.forge.doctests.worker import Launch
 
 _SLACK_SECONDS = 10.0  # on top of the worker's own limits, before the worker itself is given up
@@ -109,7 +109,6 @@ class WorkerProcess:
         self.settings = settings
         self.importing = ""
         self.alive = True
-        self._buffer = b""
         shutil.rmtree(settings.folder, ignore_errors=True)
         settings.folder.mkdir(parents=True)
         root = str(Path(hephaestus_jax.__file__).parents[1])
@@ -122,6 +121,7 @@ class WorkerProcess:
             cwd=settings.folder,
             start_new_session=True,
         )
+        self._pipe = LinePipe(self._process)
         self._send(asdict(settings.launch()))
         hello = self._receive(time.monotonic() + _START_SECONDS)
         if hello is None:
@@ -170,30 +170,13 @@ class WorkerProcess:
         return None
 
     def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        # A worker that is gone breaks the pipe; that no answer comes says the same.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+        self._pipe.send(json.dumps(message).encode())
 
     def _receive(self, deadline: float) -> dict[str, Any] | None:
         """The next message; None at the end of the stream, when it makes no sense, or when the deadline has passed."""
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        poller = select.poll()  # select() refuses descriptors above 1023
-        poller.register(descriptor, select.POLLIN)
-        parts = [self._buffer]
-        while b"\n" not in parts[-1]:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(1000 * left):
-                return None
-            part = os.read(descriptor, 1 << 20)
-            if not part:
-                return None
-            parts.append(part)
-        line, _, self._buffer = b"".join(parts).partition(b"\n")
+        line = self._pipe.receive(deadline - time.monotonic())
         try:
-            message = json.loads(line)
+            message = None if line is None else json.loads(line)
         except ValueError:  # a module under test wrote into the pipe while it was imported
             return None
         return message if isinstance(message, dict) else None

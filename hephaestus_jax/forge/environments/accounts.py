@@ -18,8 +18,7 @@ from hephaestus_jax.formats.records import (
     episode_of,
     to_json,
 )
-
-BYTES_PER_TOKEN = 4  # UTF-8 bytes of a record to tokens, roughly
+from hephaestus_jax.formats.store import BYTES_PER_TOKEN
 
 
 @dataclass(frozen=True)
