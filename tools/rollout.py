@@ -65,7 +65,7 @@ def _roll_out(config: RolloutConfig, out: Path) -> None:
     for name, reason in manifest["unavailable_environments"].items():
         print(f"not available: {name}: {reason}")
     for reason, count in manifest["left_out"].items():
-        print(f"left out: {count:,} episodes: {reason}")
+        print(f"left out: {count:,} times: {reason}")
     write_episodes_page(corpus, out / "episodes.html")
     print(f"episodes at {out}, some of them in {out / 'episodes.html'}, time {duration(time.monotonic() - start)}")
 

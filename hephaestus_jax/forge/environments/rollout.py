@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import resource
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from hephaestus_jax.forge.environments.environment import ENVIRONMENTS, Environm
 from hephaestus_jax.forge.environments.episodes import Assignment, EpisodeConfig, play_episode, replay
 from hephaestus_jax.forge.work import WorkFolder
 from hephaestus_jax.formats.record_files import StoredRecord, sorted_rows
-from hephaestus_jax.formats.records import PLAYED, SPLITS, Json, Trajectory, episode_of
+from hephaestus_jax.formats.records import PLAYED, SPLITS, Json, Trajectory, digest, episode_of
 from hephaestus_jax.formats.store import Corpus, write_sorted_corpus
 from hephaestus_jax.progress import Progress
 
@@ -72,16 +74,14 @@ def roll_out(config: RolloutConfig, out: Path | str) -> Corpus:
         raise UserError(f"{out} exists and is no corpus; choose another folder for the episodes")
     if (out / "manifest.json").exists() and Corpus(out).manifest.get("builder") != "rollout":
         raise UserError(f"{out} holds another corpus; choose another folder for the episodes")
-    found = config.kinds()
-    missing = {kind.name: reason for kind, _ in found if (reason := _unplayable(kind))}
-    found = [(kind, share) for kind, share in found if kind.name not in missing]
-    if not found:
-        raise UserError("no environment can be played: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
+    found, missing = _playable(config)
     counts = dealt(config.episodes, [share for _, share in found])
     units = [unit for (kind, _), count in zip(found, counts, strict=True) for unit in _units(kind, count, config)]
     work = WorkFolder(out.with_name(out.name + ".work"))
     with work.locked():
         keys = [unit.key(work, config) for unit in units]
+        if (out / "manifest.json").exists() and Corpus(out).manifest.get("made_from") == digest(keys):
+            return Corpus(out)  # whole already
         jobs = [
             Job(unit.name, unit.last - unit.first, _play_job, (unit, key, work))
             for unit, key in zip(units, keys, strict=True)
@@ -91,6 +91,18 @@ def roll_out(config: RolloutConfig, out: Path | str) -> Corpus:
         corpus = _write(out, work, units, keys, config, missing)
         work.remove()
     return corpus
+
+
+def _playable(config: RolloutConfig) -> tuple[list[tuple[Kind, float]], dict[str, str]]:
+    """The environments that can be played here with their shares, and why the others cannot; these are told at once."""
+    wanted = config.kinds()
+    missing = {kind.name: reason for kind, _ in wanted if (reason := _unplayable(kind))}
+    found = [(kind, share) for kind, share in wanted if kind.name not in missing]
+    if not found:
+        raise UserError("no environment can be played: " + "; ".join(f"{k}: {v}" for k, v in missing.items()))
+    for name, reason in missing.items():
+        print(f"left out: {name}: {reason}", file=sys.stderr, flush=True)
+    return found, missing
 
 
 def _unplayable(kind: Kind) -> str:
@@ -144,15 +156,18 @@ class _Instances:
     """Two instances of an environment: one to play in, one to play again what was written down."""
 
     def __init__(self, kind: Kind) -> None:
-        self.player: Environment = kind.make()
-        self.checker: Environment = kind.make()
+        with contextlib.ExitStack() as made:  # closes the player when no checker can be made
+            self.player: Environment = kind.make()
+            made.callback(self.player.close)
+            self.checker: Environment = kind.make()
+            made.callback(self.checker.close)
+            self.open = made.pop_all()
 
     def __enter__(self) -> _Instances:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.player.close()
-        self.checker.close()
+        self.open.close()
 
 
 def _first_that_works(
@@ -162,15 +177,15 @@ def _first_that_works(
         try:
             made = play_episode(instances.player, wanted, config)
         except NoWorld:
-            lost[f"{wanted.policy}: no world for this seed"] += 1
+            lost[f"{wanted.policy}: no world for this seed, others were tried"] += 1
             continue
         if made is None:
-            lost[f"{wanted.policy}: found no way to play it"] += 1
+            lost[f"{wanted.policy}: no way found to play this seed, others were tried"] += 1
             continue
         problem = replay(instances.checker, made) if made.success else ""
         if not problem:
             return made
-        lost[f"{wanted.policy}: played again, it {problem}"] += 1
+        lost[f"{wanted.policy}: played again, it {problem}; others were tried"] += 1
     lost["not played at all"] += 1
     return None
 
@@ -216,6 +231,7 @@ def _installed(name: str) -> Kind:
 def _write(
     out: Path, work: WorkFolder, units: Sequence[Unit], keys: Sequence[str], config: RolloutConfig, missing: dict
 ) -> Corpus:
+    _allow_open_files(len(units) + 100)
     played = [work.load("played", unit.name, key) for unit, key in zip(units, keys, strict=True)]
     known = {facts.task for made in played for facts in made.facts if facts.split == "train"}
     kept: list[EpisodeFacts] = []
@@ -238,7 +254,24 @@ def _write(
     groups = {(SLICE, "train"): rows(True), (SLICE, "validation"): rows(False)}
     lost = sum((made.lost for made in played), Counter[str]())
     kinds = list({unit.kind.name: unit.kind for unit in units}.values())
-    return write_sorted_corpus(out, groups, lambda: _about(config, kinds, kept, lost + repeats, missing))
+
+    def about() -> dict[str, Json]:
+        return {**_about(config, kinds, kept, lost + repeats, missing), "made_from": digest(list(keys))}
+
+    return write_sorted_corpus(out, groups, about)
+
+
+def _allow_open_files(count: int) -> None:
+    """All units' files are open at once while they are merged; most systems allow 1,024 of them unless asked.
+
+    Raises:
+        UserError: the system does not allow so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        if hard != resource.RLIM_INFINITY and hard < count:
+            raise UserError(f"{count:,} files must be open at once, {hard:,} are allowed; raise the limit (ulimit -Hn)")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def _rows_of(rows: Iterator[StoredRecord], made: Played) -> Iterator[tuple[StoredRecord, EpisodeFacts]]:

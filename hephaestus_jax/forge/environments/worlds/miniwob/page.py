@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hephaestus_jax.errors import UserError
+
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--mute-audio",
@@ -207,7 +209,7 @@ class Browser:
 
         try:
             return self._begin(game, seed)
-        except (WebDriverException, HTTPError):
+        except (WebDriverException, HTTPError, UserError):
             self.close()
             self._start()
             return self._begin(game, seed)
@@ -224,7 +226,7 @@ class Browser:
                 if self._driver.execute_script(_READY):
                     return
                 time.sleep(0.02)
-        raise RuntimeError(f"{address} does not load in the browser")
+        raise UserError(f"{address} does not load in the browser; run again with fewer workers")
 
     def elements(self) -> list[Element]:
         """What is on the page."""

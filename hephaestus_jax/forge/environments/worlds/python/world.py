@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -63,7 +64,12 @@ _VERBS = (
 )
 
 
-@environment("python", Terms("", "1", "Apache-2.0"), sorted(_FAMILIES.keys() - set(_UNSEEN)), _UNSEEN)
+@environment(
+    "python",
+    Terms("", f"1 (Python {platform.python_version()})", "Apache-2.0"),
+    sorted(_FAMILIES.keys() - set(_UNSEEN)),
+    _UNSEEN,
+)
 class Python(Crafted):
     """A Python interpreter: data to be computed with and functions to be written or mended, checked by running them."""
 

@@ -83,7 +83,12 @@ _VERBS = (
 )
 
 
-@environment("sqlite", Terms("", "1", "Apache-2.0"), sorted(_FAMILIES.keys() - set(_UNSEEN)), _UNSEEN)
+@environment(
+    "sqlite",
+    Terms("", f"1 (SQLite {sqlite3.sqlite_version})", "Apache-2.0"),
+    sorted(_FAMILIES.keys() - set(_UNSEEN)),
+    _UNSEEN,
+)
 class Sqlite(Crafted):
     """SQLite over generated schemas: questions to be answered and changes to be made, checked by queries."""
 
