@@ -1,8 +1,8 @@
 """Plays episodes in environments, writes them as a corpus, and prints what was played.
 
     python -m tools.rollout --config gin/corpora/environments.gin --out DIR [--env sqlite,textworld_express=4]
-        [--episodes N] [--policy oracle=1,mistakes=2] [--workers N] [--seed N]
-    python -m tools.rollout --verify DIR
+        [--episodes N] [--policy oracle=1,mistakes=2] [--workers N] [--seed N] [--import MODULE]
+    python -m tools.rollout --verify DIR [--import MODULE]
 
 A roll-out that was interrupted goes on where it was when the same command is given again. `--verify` plays every
 episode of a corpus that claims success once more, and exits with status 1 if one answers otherwise. The records go to
@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
 
 from hephaestus_jax.forge.environments.accounts import table
 from hephaestus_jax.forge.environments.assignments import RolloutConfig
-from hephaestus_jax.forge.environments.rollout import roll_out, verify
+from hephaestus_jax.forge.environments.rollout import import_modules, roll_out, verify
 from hephaestus_jax.formats.store import Corpus
 from hephaestus_jax.gin_files import load_gin, split_overrides
 from hephaestus_jax.progress import duration
@@ -41,17 +42,21 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, help="of all environments together")
     parser.add_argument("--workers", type=int, help="processes; they change no byte")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--import", dest="modules", action="append", help="a module with further environments")
     options = parser.parse_args(arguments)
     if (options.out is None) == (options.verify is None):
         parser.error("give either --out DIR or --verify DIR")
+    sys.path.insert(0, os.getcwd())  # where a module of the user's is looked for; workers take it over
     config = load_gin(RolloutConfig, options.config, overrides)
     given = {
         "environments": tuple(options.env.split(",")) if options.env else None,
         "policies": tuple(options.policy.split(",")) if options.policy else None,
+        "modules": (*config.modules, *options.modules) if options.modules else None,
         **{name: getattr(options, name) for name in ("episodes", "workers", "seed")},
     }
     config = dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
     if options.verify:
+        import_modules(config.modules)
         _verify(Corpus(options.verify))
     else:
         _roll_out(config, options.out)

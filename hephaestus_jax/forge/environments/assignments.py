@@ -36,6 +36,7 @@ class RolloutConfig:
         failures: share of the calls of those that fail once.
         seed: keys every choice.
         workers: processes; the bytes are the same for any number.
+        modules: modules that register further environments.
     """
 
     episodes: int = 20_000
@@ -48,6 +49,7 @@ class RolloutConfig:
     failures: float = 0.05
     seed: int = 0
     workers: int = 2
+    modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.workers < 1:

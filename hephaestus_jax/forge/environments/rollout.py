@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import importlib
+import inspect
 import resource
 import sys
 from collections import Counter
@@ -26,6 +28,7 @@ from hephaestus_jax.forge.environments.episodes import Assignment, EpisodeConfig
 from hephaestus_jax.forge.work import WorkFolder
 from hephaestus_jax.formats.record_files import StoredRecord, sorted_rows
 from hephaestus_jax.formats.records import PLAYED, SPLITS, Json, Trajectory, digest, episode_of
+from hephaestus_jax.formats.row_files import file_digest
 from hephaestus_jax.formats.store import Corpus, write_sorted_corpus
 from hephaestus_jax.progress import Progress
 
@@ -52,7 +55,10 @@ class Unit:
         kind, terms = self.kind, self.kind.terms
         where = [kind.name, terms.package, terms.version, list(kind.games), list(kind.unseen_games), kind.held_out]
         words = [config.thoughts, config.perturbed, config.failures]
-        return work.key("episodes", where, self.split, self.first, self.last, list(config.policies), config.seed, words)
+        source = file_digest(Path(inspect.getfile(kind.make)))  # of an environment from elsewhere
+        return work.key(
+            "episodes", where, source, self.split, self.first, self.last, list(config.policies), config.seed, words
+        )
 
 
 @dataclass
@@ -74,6 +80,7 @@ def roll_out(config: RolloutConfig, out: Path | str) -> Corpus:
         raise UserError(f"{out} exists and is no corpus; choose another folder for the episodes")
     if (out / "manifest.json").exists() and Corpus(out).manifest.get("builder") != "rollout":
         raise UserError(f"{out} holds another corpus; choose another folder for the episodes")
+    import_modules(config.modules)
     found, missing = _playable(config)
     counts = dealt(config.episodes, [share for _, share in found])
     units = [unit for (kind, _), count in zip(found, counts, strict=True) for unit in _units(kind, count, config)]
@@ -91,6 +98,21 @@ def roll_out(config: RolloutConfig, out: Path | str) -> Corpus:
         corpus = _write(out, work, units, keys, config, missing)
         work.remove()
     return corpus
+
+
+def import_modules(modules: Sequence[str]) -> None:
+    """Imports modules that register environments.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise UserError(f"there is no module {module}; run where it can be imported from") from None
 
 
 def _playable(config: RolloutConfig) -> tuple[list[tuple[Kind, float]], dict[str, str]]:
@@ -130,6 +152,7 @@ _config = RolloutConfig()
 def _prepare(config: RolloutConfig) -> None:
     global _config
     _config = config
+    import_modules(config.modules)
 
 
 def _play_job(unit: Unit, key: str, work: WorkFolder) -> None:

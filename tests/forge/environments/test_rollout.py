@@ -315,19 +315,16 @@ def test_every_chat_family_renders_episodes(played: list[Trajectory]) -> None:
     assert not isinstance(record, Rejected)
 
 
-def test_the_bytes_do_not_depend_on_the_workers_nor_on_kills(tmp_path: Path) -> None:
-    settings = config(episodes=400, policies=("oracle", "mistakes"))
+def test_the_bytes_do_not_depend_on_the_workers_nor_on_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command, with environments from a module that is not of this project, killed and given again."""
+    settings = config(episodes=120, policies=("oracle", "mistakes"), modules=("corridor",))
     roll_out(settings, tmp_path / "one")
-    script = (
-        "import sys\nimport corridor\nfrom test_rollout import config\n"
-        "from hephaestus_jax.forge.environments.rollout import roll_out\n"
-        "if __name__ == '__main__':\n"
-        "    roll_out(config(episodes=400, policies=('oracle', 'mistakes'), workers=2), sys.argv[1])\n"
-    )
-    (tmp_path / "run.py").write_text(script)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path)])}
-    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "two")]
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable, "-m", "tools.rollout", "--import=corridor", "--env=corridor,corridor_by_heart", "--workers=2",
+        "--policy=oracle,mistakes", "--episodes=120", "--gin.PERTURBED=0.4", f"--out={tmp_path / 'two'}",
+    ]  # fmt: skip
+    where: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, start_new_session=True, **where)
     kept = tmp_path / "two.work" / "played"
     deadline = time.monotonic() + 120
     while not (kept.exists() and any(kept.glob("*.json"))):
@@ -336,9 +333,14 @@ def test_the_bytes_do_not_depend_on_the_workers_nor_on_kills(tmp_path: Path) -> 
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "two").exists()
-    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **where).stdout
+    assert "corridor_by_heart" in told
+    (tmp_path / "two" / "episodes.html").unlink()  # the command's, not the roll-out's
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
     assert not (tmp_path / "two.work").exists()
+
+    monkeypatch.setattr("hephaestus_jax.forge.environments.rollout.run_jobs", lambda *_, **__: pytest.fail("played"))
+    assert roll_out(settings, tmp_path / "two").manifest == Corpus(tmp_path / "one").manifest
 
 
 def test_what_is_not_installed_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +374,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is no corpus"):
         roll_out(config(), tmp_path)
+    with pytest.raises(UserError, match="there is no module no_such_games"):
+        roll_out(config(modules=("no_such_games",)), tmp_path / "c")
     with pytest.raises(UserError, match="environments names 'corridoor'"):
         roll_out(config(environments=("corridoor",)), tmp_path / "c")
     with pytest.raises(UserError, match="held_out names corridoor"):
