@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -112,6 +113,9 @@ def _in_workers(
         raise UserError(
             "a worker process was killed (most often: out of memory); run again to resume, with fewer workers"
         ) from error
+    except Exception:
+        print("a job failed; what is under way is finished and kept, then it stops", file=sys.stderr, flush=True)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

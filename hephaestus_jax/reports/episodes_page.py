@@ -76,7 +76,7 @@ def _played(manifest: dict[str, Json]) -> str:
         for row in manifest["episodes"]
     ]  # fmt: skip
     notes = [f"Not available: {name}: {reason}" for name, reason in manifest["unavailable_environments"].items()]
-    notes += [f"Left out: {count:,} episodes: {reason}" for reason, count in manifest["left_out"].items()]
+    notes += [f"Left out {count:,} times: {reason}" for reason, count in manifest["left_out"].items()]
     return table(head, [("", rows)], {0, 1, 2}) + "".join(paragraph(note, "note") for note in notes)
 
 

@@ -164,14 +164,22 @@ def _play_job(unit: Unit, key: str, work: WorkFolder) -> None:
 
 
 def play_unit(unit: Unit, config: RolloutConfig) -> tuple[list[Trajectory], Counter[str]]:
-    """The episodes of a unit, and how many were given up, by reason."""
+    """The episodes of a unit, and how many were given up, by reason.
+
+    Raises:
+        UserError: the environment failed in every one of them.
+    """
     records: list[Trajectory] = []
     lost: Counter[str] = Counter()
     with _Instances(unit.kind) as instances:
         for tried in episodes_of(unit.kind, unit.split, unit.first, unit.last, config):
-            made = _first_that_works(tried, instances, config.words, lost)
+            made = next(filter(None, (_tried(wanted, instances, config.words, lost) for wanted in tried)), None)
             if made is not None:
                 records.append(made)
+            else:
+                lost["not played at all"] += 1
+    if instances.failures and not records:
+        raise UserError(f"environment {unit.kind.name} failed in every episode: {instances.failures[0]}")
     return records, lost
 
 
@@ -179,37 +187,47 @@ class _Instances:
     """Two instances of an environment: one to play in, one to play again what was written down."""
 
     def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self.failures: list[str] = []
+        self._make()
+
+    def _make(self) -> None:
         with contextlib.ExitStack() as made:  # closes the player when no checker can be made
-            self.player: Environment = kind.make()
+            self.player: Environment = self._kind.make()
             made.callback(self.player.close)
-            self.checker: Environment = kind.make()
+            self.checker: Environment = self._kind.make()
             made.callback(self.checker.close)
-            self.open = made.pop_all()
+            self._open = made.pop_all()
+
+    def renew(self, error: Exception) -> str:
+        """New ones after an error that is the environment's own, whose state nobody knows now; the error in words."""
+        self.failures.append(f"{type(error).__name__}: {error}".partition("\n")[0])
+        self._open.close()
+        self._make()
+        return self.failures[-1]
 
     def __enter__(self) -> _Instances:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.open.close()
+        self._open.close()
 
 
-def _first_that_works(
-    tried: Sequence[Assignment], instances: _Instances, config: EpisodeConfig, lost: Counter[str]
-) -> Trajectory | None:
-    for wanted in tried:
-        try:
-            made = play_episode(instances.player, wanted, config)
-        except NoWorld:
-            lost[f"{wanted.policy}: no world for this seed, others were tried"] += 1
-            continue
-        if made is None:
-            lost[f"{wanted.policy}: no way found to play this seed, others were tried"] += 1
-            continue
-        problem = replay(instances.checker, made) if made.success else ""
-        if not problem:
+def _tried(wanted: Assignment, instances: _Instances, config: EpisodeConfig, lost: Counter[str]) -> Trajectory | None:
+    """An episode that can be played again; None, and why in `lost`, if none comes of the assignment."""
+    try:
+        made = play_episode(instances.player, wanted, config)
+        problem = replay(instances.checker, made) if made is not None and made.success else ""
+        if made is not None and not problem:
             return made
-        lost[f"{wanted.policy}: played again, it {problem}; others were tried"] += 1
-    lost["not played at all"] += 1
+        reason = f"played again, it {problem}" if problem else "no way found to play this seed"
+    except NoWorld:
+        reason = "no world for this seed"
+    except UserError:
+        raise
+    except Exception as error:  # a package's own; one bad episode must not cost the others
+        reason = f"the environment {wanted.kind.name} failed: {instances.renew(error)}"
+    lost[f"{wanted.policy}: {reason}; others were tried"] += 1
     return None
 
 

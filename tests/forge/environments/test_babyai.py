@@ -65,6 +65,20 @@ def test_picking_up_and_opening_are_taken_back(player: BabyAI) -> None:
     assert tried["undone pick_up"] and tried["undone open"] and tried["undone close"]
 
 
+def test_a_description_of_things_that_lie_nowhere(player: BabyAI) -> None:
+    """What a description means may be among things that are in no place; two such once ended a roll-out."""
+    task = player.reset("PickupDist", 579238599, "train")
+    nowhere = 0
+    for _ in range(task.max_steps):
+        choices = [call for call in player.choices() if call.tool == "pick_up"] or [player.oracle()]
+        done = player.step(choices[0]).done
+        assert player.state()
+        nowhere = max(nowhere, sum(thing.cur_pos is None for thing in player._level.instrs.desc.obj_set))
+        if done:
+            break
+    assert nowhere >= 2
+
+
 def test_what_cannot_be_done_is_an_error_in_words(player: BabyAI) -> None:
     task = player.reset("UnlockPickup", 0, "train")
     check_refusals(player, task, [

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hephaestus_jax.data.task import CorpusSource, Rejected, RenderedTask
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.environments.assignments import RolloutConfig, dealt, shares, split_counts
-from hephaestus_jax.forge.environments.environment import ENVIRONMENTS, FIRST_UNSEEN_SEED, Kind, Terms
+from hephaestus_jax.forge.environments.environment import ENVIRONMENTS, FIRST_UNSEEN_SEED, Call, Feedback, Kind, Terms
 from hephaestus_jax.forge.environments.episodes import replay
 from hephaestus_jax.forge.environments.perturbations import FAILURES
 from hephaestus_jax.forge.environments.rollout import SLICE, roll_out, verify
@@ -214,6 +214,35 @@ def test_an_episode_that_cannot_be_played_again_is_left_out(tmp_path: Path, monk
     assert any("played again, it begins otherwise" in reason for reason in corpus.manifest["left_out"])
 
 
+class _Crashing(Corridor):
+    """Breaks down in the 40th step of an instance's life."""
+
+    steps = 0
+
+    def step(self, call: Call) -> Feedback:
+        self.steps += 1
+        if self.steps == 40:
+            raise RuntimeError("lost its mind\nfor good")
+        return super().step(call)
+
+
+class _Dead(Corridor):
+    def step(self, call: Call) -> Feedback:
+        raise RuntimeError("lost its mind")
+
+
+def test_an_environment_that_breaks_down_costs_its_episode_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, made in (("crashing", _Crashing), ("dead", _Dead)):
+        monkeypatch.setitem(ENVIRONMENTS, name, dataclasses.replace(ENVIRONMENTS["corridor"], name=name, make=made))
+    corpus = roll_out(config(episodes=20, environments=("crashing",), policies=("oracle",)), tmp_path / "c")
+    broken = [reason for reason in corpus.manifest["left_out"] if "failed: RuntimeError: lost its mind;" in reason]
+    assert broken and corpus.count(SLICE, "train") > 10
+    with pytest.raises(UserError, match="environment dead failed in every episode: RuntimeError: lost its mind"):
+        roll_out(config(episodes=3, environments=("dead",), policies=("oracle",)), tmp_path / "d")
+
+
 def test_splits(corpus: Corpus) -> None:
     for record in episodes(corpus, "train"):
         assert episode_of(record)["game"] in ("short", "long") and episode_of(record)["seed"] < FIRST_UNSEEN_SEED
@@ -323,7 +352,10 @@ def test_the_bytes_do_not_depend_on_the_workers_nor_on_kills(tmp_path: Path, mon
         sys.executable, "-m", "tools.rollout", "--import=corridor", "--env=corridor,corridor_by_heart", "--workers=2",
         "--policy=oracle,mistakes", "--episodes=120", "--gin.PERTURBED=0.4", f"--out={tmp_path / 'two'}",
     ]  # fmt: skip
-    where: dict[str, Any] = {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, "stderr": subprocess.DEVNULL}
+    where: dict[str, Any] = {
+        "env": {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        "stderr": subprocess.DEVNULL,
+    }
     process = subprocess.Popen(command, start_new_session=True, **where)
     kept = tmp_path / "two.work" / "played"
     deadline = time.monotonic() + 120

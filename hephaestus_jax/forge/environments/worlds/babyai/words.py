@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from hephaestus_jax.formats.records import Json
 
 _TO_THE_LEFT, _TO_THE_RIGHT = -1, 1
@@ -140,8 +138,13 @@ def _marks(instruction: Any) -> list[Json]:
         described_by = getattr(instruction, name, None)
         if described_by is not None:
             found.append(sorted([int(x), int(y)] for x, y in described_by.obj_poss))
-            found.append(sorted(np.asarray(thing.cur_pos).tolist() for thing in described_by.obj_set))
+            found.append(sorted(_cell(thing) for thing in described_by.obj_set))
     return found
+
+
+def _cell(thing: Any) -> list[int]:
+    """Where a thing is; nowhere while it is carried, or when it was of an attempt to build the level that was given up."""
+    return [] if thing.cur_pos is None else [int(value) for value in thing.cur_pos]
 
 
 def progress(instruction: Any, done: bool = False) -> tuple[int, int]:
