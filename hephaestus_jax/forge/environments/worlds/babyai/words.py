@@ -143,7 +143,7 @@ def _marks(instruction: Any) -> list[Json]:
 
 
 def _cell(thing: Any) -> list[int]:
-    """Where a thing is; nowhere while it is carried, or when it was of an attempt to build the level that was given up."""
+    """Where a thing is; nowhere while it is carried, and when it was made for a level that was given up."""
     return [] if thing.cur_pos is None else [int(value) for value in thing.cur_pos]
 
 
