@@ -37,7 +37,7 @@ setup(
     packages=[*packages(), "hephaestus_jax.shipped_gin"],
     package_dir={"hephaestus_jax.shipped_gin": "gin"},
     py_modules=["train"],  # `python -m train` from any folder
-    package_data={"hephaestus_jax.shipped_gin": ["*/*.gin"]},
+    package_data={"hephaestus_jax.shipped_gin": ["**/*.gin"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
@@ -74,6 +74,7 @@ setup(
         "test": [
             *ENVIRONMENTS,
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "ruff>=0.14",
             "mypy>=1.18",
@@ -85,8 +86,10 @@ setup(
             "llama-models>=0.3",
             "mistral-common>=1.8",
             "tiktoken>=0.9",
+            "jax[tpu]>=0.10",  # the TPU compiler, which needs no TPU
         ],
         "tpu": ["jax[tpu]>=0.10"],
+        "tpu-compile": ["jax[tpu]>=0.10"],  # `tools.compile_check`, on a machine without a TPU
         "gpu": ["jax[cuda13]>=0.10"],
     },
 )

@@ -64,6 +64,35 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of experts in place of the feed-forward (Mixtral, arXiv 2401.04088; Qwen3-MoE, arXiv 2505.09388).
+
+    A router gives every token a softmax over all experts, in float32; the token's feed-forward is the sum of its
+    `experts_per_token` likeliest experts, by these probabilities. No token is dropped, whatever the load.
+
+    Attributes:
+        num_experts: E.
+        experts_per_token: likeliest experts that a token is computed by.
+        mlp_dim: width of one expert's SwiGLU feed-forward.
+        normalise: whether the probabilities of a token's experts are scaled to add up to 1 (Mixtral; Qwen3-MoE's
+            `norm_topk_prob`).
+    """
+
+    num_experts: int
+    experts_per_token: int
+    mlp_dim: int
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        _positive(self, "num_experts", "experts_per_token", "mlp_dim")
+        _require(
+            self.experts_per_token <= self.num_experts,
+            f"ExpertsConfig.experts_per_token is {self.experts_per_token}; it can be num_experts"
+            f" {self.num_experts} at most",
+        )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A Llama-3-style decoder: its weights' shapes and the function they stand for.
 
@@ -71,7 +100,7 @@ class ModelConfig:
         name: as printed.
         vocab_size: V, rows of the embedding; at least the vocabulary's size.
         embed_dim: D.
-        mlp_dim: F, width of the SwiGLU feed-forward.
+        mlp_dim: F, width of the SwiGLU feed-forward; unused with experts, which have their own.
         num_layers: decoder layers.
         num_heads: N, query heads.
         num_kv_heads: K, key/value heads; divides N (grouped-query attention).
@@ -81,6 +110,7 @@ class ModelConfig:
         norm_epsilon: added to the mean square in RMSNorm.
         tied_embeddings: whether the output projection is the embedding.
         max_positions: positions that the model was made for; longer rows are refused.
+        experts: in place of the feed-forward of every layer, if any.
     """
 
     name: str
@@ -96,6 +126,7 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     tied_embeddings: bool = False
     max_positions: int = 8192
+    experts: ExpertsConfig | None = None
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "embed_dim", "mlp_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim")
@@ -108,18 +139,31 @@ class ModelConfig:
 
     @property
     def num_parameters(self) -> int:
-        """All weights, the embedding counted once where it is tied."""
-        d, heads = self.embed_dim, 2 * self.num_heads + 2 * self.num_kv_heads
-        layer = d * self.head_dim * heads + 3 * d * self.mlp_dim + 2 * d
-        embeddings = (1 if self.tied_embeddings else 2) * self.vocab_size * d
-        return self.num_layers * layer + d + embeddings
+        """All weights, those of every expert among them; the embedding counted once where it is tied."""
+        layer = self._attention_parameters + self._feed_forward_parameters() + 2 * self.embed_dim
+        embeddings = (1 if self.tied_embeddings else 2) * self.vocab_size * self.embed_dim
+        return self.num_layers * layer + self.embed_dim + embeddings
 
     @property
     def num_matmul_parameters(self) -> int:
-        """Weights that every token is multiplied by: no embedding look-up, no norms; the output projection counts."""
-        norms = (2 * self.num_layers + 1) * self.embed_dim
-        embedding = 0 if self.tied_embeddings else self.vocab_size * self.embed_dim
-        return self.num_parameters - norms - embedding
+        """Weights that every token is multiplied by: no embedding look-up, no norms; the output projection counts.
+
+        Of the experts, as many as a token is computed by; and the router.
+        """
+        experts = self.experts.experts_per_token if self.experts else None
+        layer = self._attention_parameters + self._feed_forward_parameters(experts)
+        return self.num_layers * layer + self.vocab_size * self.embed_dim
+
+    @property
+    def _attention_parameters(self) -> int:
+        return self.embed_dim * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
+
+    def _feed_forward_parameters(self, experts: int | None = None) -> int:
+        """Of one layer, with `experts` of its experts; with all of them by default."""
+        if self.experts is None:
+            return 3 * self.embed_dim * self.mlp_dim
+        count = self.experts.num_experts if experts is None else experts
+        return self.embed_dim * (self.experts.num_experts + 3 * count * self.experts.mlp_dim)
 
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs of one token in a row of `length`: 6 per matmul weight + 6·layers·N·H·length of attention.
@@ -142,6 +186,8 @@ class ComputeConfig:
         dtype: of activations and matrix products; softmax statistics, norms' statistics and the loss stay float32.
         param_dtype: of the stored parameters.
         attention: name of an attention backend; one that cannot do what is asked is an error.
+        experts: how the experts' products are computed (`model.grouped_products`); "auto": "ragged_dot" on TPUs and
+            GPUs, "tiled" on CPUs.
         remat: what the backward pass computes again. "none": nothing; "dots": all but matrix products;
             "dots_with_no_batch_dims": all but products with weights; "attention": the attention only; "full": each
             layer, from its input.
@@ -151,6 +197,7 @@ class ComputeConfig:
     dtype: DType = "bfloat16"
     param_dtype: DType = "float32"
     attention: str = "reference"
+    experts: str = "auto"
     remat: str = "none"
     loss_chunk: int = 256
 
@@ -166,32 +213,59 @@ class ComputeConfig:
 class MeshConfig:
     """Devices along each mesh axis; at most one is -1 and takes what the others leave.
 
-    `data` replicates parameters and splits rows; `fsdp` splits rows and parameters; `tensor` splits heads, feed-forward
-    and vocabulary.
+    Attributes:
+        data: replicates parameters and splits rows.
+        fsdp: splits rows and parameters.
+        expert: splits the experts, and rows and the other parameters as `fsdp` does.
+        context: splits the tokens of each row, and parameters as `fsdp` does; for long rows.
+        tensor: splits heads, feed-forward and vocabulary.
+        slices: parts of the machine that only the data-centre network joins (TPU slices; processes where devices know
+            of no slices). `data` is divided over them first, then `fsdp`.
     """
 
     data: int = 1
     fsdp: int = -1
+    expert: int = 1
+    context: int = 1
     tensor: int = 1
+    slices: int = 1
 
     def __post_init__(self) -> None:
-        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
-        for axis, size in sizes.items():
+        for axis, size in self.axes.items():
             _require(
                 size == -1 or size >= 1, f"MeshConfig.{axis} is {size}; give a number of devices, or -1 for the rest"
             )
-        free = [axis for axis, size in sizes.items() if size == -1]
+        free = [axis for axis, size in self.axes.items() if size == -1]
         _require(len(free) <= 1, f"MeshConfig: {' and '.join(free)} are all -1; only one axis can take the rest")
+        _require(self.slices >= 1, f"MeshConfig.slices is {self.slices}; give the number of slices, 1 for one machine")
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The size of each mesh axis, from the slowest to the fastest varying."""
+        names = ("data", "fsdp", "expert", "context", "tensor")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """z_loss: coefficient c of c · log²Z per token, which keeps the softmax normaliser near 1 (PaLM, section 5)."""
+    """What is minimised besides the cross-entropy.
+
+    Attributes:
+        z_loss: coefficient c of c · log²Z per token, which keeps the softmax normaliser near 1 (PaLM, section 5).
+        load_balancing: coefficient of E · Σₑ fₑ · pₑ, where fₑ is the share of the tokens that expert e is among the
+            experts of, and pₑ its mean probability; the mean over layers. Experts used evenly give `experts_per_token`.
+            Tokens are all of the batch but padding. (Switch, arXiv 2101.03961, eq. 4; as transformers has it for
+            Mixtral and Qwen3-MoE, but layer by layer.)
+        router_z: coefficient of the mean square of the log-sum-exp of the router's logits (ST-MoE, arXiv 2202.08906,
+            eq. 5), over the same tokens and layers.
+    """
 
     z_loss: float = 0.0
+    load_balancing: float = 0.0
+    router_z: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "z_loss")
+        _at_least_zero(self, "z_loss", "load_balancing", "router_z")
 
 
 @dataclass(frozen=True)
@@ -267,30 +341,49 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """What happens at a step whose loss or gradient is not finite, or whose gradient norm is a spike.
+    """What happens at a step whose loss or gradient is not finite, or whose gradient norm or loss is a spike.
 
     The step itself decides, on the devices: its update is dropped. With `on_bad_step` "skip" training goes on with the
     next rows, up to `max_skipped` such steps in a row; with "stop" the state freezes there and the run stops, naming
     the records of the rows.
 
+    With "rollback" the run goes back to a checkpoint and on with later rows: those since that checkpoint, up to and
+    with the bad step's, are left out for good, and recorded. (PaLM, section 5.1: "we re-started training from a
+    checkpoint roughly 100 steps before the spike started, and skipped roughly 200–500 data batches, which cover the
+    batches that were seen before and during the spike": `rollback_steps=100`, `rollback_skip_steps=300`.)
+
+    Running means are over good steps, with a memory of 100 of them.
+
     Attributes:
-        on_bad_step: "skip" or "stop".
+        on_bad_step: "skip", "stop" or "rollback".
         max_skipped: consecutive skipped steps after which the run stops all the same.
-        spike_factor: a gradient norm above this multiple of its running mean is bad; 0 for no spike policy.
-        spike_after: good steps before the running mean is trusted.
+        spike_factor: a gradient norm above this multiple of its running mean is bad; 0 for no such policy.
+        loss_spike_factor: a loss above this multiple of its running mean is bad; 0 for no such policy.
+        spike_after: good steps before the running means are trusted.
+        rollback_steps: go back to a checkpoint at least so many steps before the bad one, where one is kept; 0 for the
+            newest.
+        rollback_skip_steps: leave out the rows of at least so many steps from that checkpoint on; 0 for those up to
+            the bad step's.
+        max_rollbacks: of the whole run; at the next bad step it stops.
     """
 
-    on_bad_step: Literal["skip", "stop"] = "skip"
+    on_bad_step: Literal["skip", "stop", "rollback"] = "skip"
     max_skipped: int = 20
     spike_factor: float = 0.0
+    loss_spike_factor: float = 0.0
     spike_after: int = 100
+    rollback_steps: int = 0
+    rollback_skip_steps: int = 0
+    max_rollbacks: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "max_skipped", "spike_after")
-        _require(
-            self.spike_factor == 0 or 1 < self.spike_factor < math.inf,
-            f"GuardConfig.spike_factor is {self.spike_factor}; give a multiple above 1, or 0 for no spike policy",
-        )
+        _at_least_zero(self, "max_skipped", "spike_after", "rollback_steps", "rollback_skip_steps", "max_rollbacks")
+        for name in ("spike_factor", "loss_spike_factor"):
+            value = getattr(self, name)
+            _require(
+                value == 0 or 1 < value < math.inf,
+                f"GuardConfig.{name} is {value}; give a multiple above 1, or 0 for no such policy",
+            )
 
 
 @dataclass(frozen=True)
@@ -329,15 +422,25 @@ class CheckpointConfig:
         every_minutes: minutes between saves; 0 for none by time.
         keep: newest checkpoints kept.
         keep_every_steps: checkpoints at multiples of this are kept for good; 0 for none.
+        local_dir: folder on a disk of each host's own for saves between those; empty for none. After a failure the run
+            goes on from the newest of them; a process on a fresh host gets its part from another replica's (`data`).
+        local_every_steps: steps between them.
     """
 
     every_steps: int = 500
     every_minutes: float = 0.0
     keep: int = 3
     keep_every_steps: int = 0
+    local_dir: str = ""
+    local_every_steps: int = 0
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "every_steps", "every_minutes", "keep_every_steps")
+        _at_least_zero(self, "every_steps", "every_minutes", "keep_every_steps", "local_every_steps")
+        _require(
+            bool(self.local_dir) == bool(self.local_every_steps),
+            f"CheckpointConfig.local_dir is {self.local_dir!r} and local_every_steps is {self.local_every_steps}; give"
+            " both or neither",
+        )
         _require(self.keep >= 2, f"CheckpointConfig.keep is {self.keep}; keep 2 or more, in case the newest is damaged")
 
 
@@ -427,6 +530,11 @@ class TrainConfig:
             bool(self.init_from) or not self.init_optimizer,
             "TrainConfig.init_optimizer needs init_from, a run directory",
         )
+        for name in ("load_balancing", "router_z"):
+            _require(
+                self.model.experts is not None or getattr(self.loss, name) == 0,
+                f"LossConfig.{name} is {getattr(self.loss, name)}, and the model has no experts; set it to 0",
+            )
         _require(self.train_steps < 1 << 31, f"TrainConfig.train_steps is {self.train_steps:,}; it must be below 2³¹")
         spent = self.schedule.warmup_steps + self.schedule.decay_steps
         _require(
@@ -442,7 +550,7 @@ class TrainConfig:
 
 
 PARTS = (
-    RopeScaling, ModelConfig, ComputeConfig, MeshConfig, LossConfig, ScheduleConfig, OptimizerConfig, GuardConfig,
-    EvaluationConfig, CheckpointConfig, LoggingConfig,
+    RopeScaling, ExpertsConfig, ModelConfig, ComputeConfig, MeshConfig, LossConfig, ScheduleConfig, OptimizerConfig,
+    GuardConfig, EvaluationConfig, CheckpointConfig, LoggingConfig,
 )  # fmt: skip
 """What a gin file may bind besides `TrainConfig`."""

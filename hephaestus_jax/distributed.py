@@ -1,11 +1,12 @@
 """Several processes as one run: joining them, telling the first from the others, ending them together.
 
-Each process is told by the environment, the same command otherwise:
+Each process is told by the environment, the same command otherwise, or by its command:
 
     HEPHAESTUS_COORDINATOR=host0:8476 HEPHAESTUS_PROCESSES=2 HEPHAESTUS_PROCESS_ID=0 python -m train ...
+    python -m train --coordinator=host0:8476 --processes=2 --process_id=0 ...
 
 On TPU pods, under Slurm's `srun` and Open MPI's `mpirun`, JAX finds all three by itself and nothing needs to be set.
-HEPHAESTUS_PROCESSES=1 keeps a process to itself, wherever it runs.
+HEPHAESTUS_PROCESSES=1, or --processes=1, keeps a process to itself, wherever it runs.
 
 On CPUs (gloo), programs that do not depend on each other must not be under way at the same time when each has
 collectives of its own: they were seen to wait for each other for ever. Put them into one program, or wait in between.
@@ -13,16 +14,18 @@ collectives of its own: they were seen to wait for each other for ever. Put them
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -36,9 +39,17 @@ COORDINATOR = "HEPHAESTUS_COORDINATOR"
 PROCESSES = "HEPHAESTUS_PROCESSES"
 PROCESS_ID = "HEPHAESTUS_PROCESS_ID"
 
+VARIABLES = (COORDINATOR, PROCESSES, PROCESS_ID)
+FLAGS = ("--coordinator", "--processes", "--process_id")
+
 _MEND = (
     f"start every process, with {COORDINATOR} (a free port of process 0's host), {PROCESSES} and {PROCESS_ID} where JAX"
     f" does not find them by itself, or set {PROCESSES}=1 to run alone"
+)
+# what gloo, the coordination service and its clients say; jaxlib raises it as one of several kinds
+_LOST = re.compile(
+    r"^[A-Z_]+: .*(Gloo|[Cc]oordination|[Hh]eartbeat|[Bb]arrier|[Cc]onnection (closed|reset|refused))|^UNAVAILABLE: ",
+    re.DOTALL,
 )
 
 _LAST_WORDS_SECONDS = 2.0
@@ -77,19 +88,42 @@ class Cluster:
         Raises:
             UserError: some of them are missing, or are not what they should be.
         """
-        given = {name: os.environ[name] for name in (COORDINATOR, PROCESSES, PROCESS_ID) if os.environ.get(name)}
+        return cls._from_texts(VARIABLES, [os.environ.get(name) for name in VARIABLES])
+
+    @classmethod
+    def from_flags(cls, flags: argparse.Namespace) -> Cluster | None:
+        """As the options of `add_flags` say; None where they are absent.
+
+        Raises:
+            UserError: some of them are missing, or are not what they should be.
+        """
+        return cls._from_texts(FLAGS, [flags.coordinator, flags.processes, flags.process_id])
+
+    @classmethod
+    def _from_texts(cls, names: Sequence[str], texts: Sequence[str | None]) -> Cluster | None:
+        """Coordinator, processes and process id under these names, each if it is there."""
+        given = {name: text for name, text in zip(names, texts, strict=True) if text}
         if not given:
             return None
-        if given == {PROCESSES: "1"}:
+        coordinator, *numbers = names
+        if given == {numbers[0]: "1"}:
             return cls("", 1, 0)
-        if missing := {COORDINATOR, PROCESSES, PROCESS_ID} - set(given):
+        if missing := set(names) - set(given):
             raise UserError(
                 f"{' and '.join(sorted(given))} given, but not {' and '.join(sorted(missing))}; give all three or none"
             )
-        for name in (PROCESSES, PROCESS_ID):
+        for name in numbers:
             if not given[name].isdecimal():
                 raise UserError(f"{name} is {given[name]!r}; it must be a whole number")
-        return cls(given[COORDINATOR], int(given[PROCESSES]), int(given[PROCESS_ID]))
+        return cls(given[coordinator], *(int(given[name]) for name in numbers))
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The options of `Cluster.from_flags`, in place of the environment variables."""
+    group = parser.add_argument_group("several processes", "where the platform does not say (TPU pods and Slurm do)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="a free port of process 0's host")
+    group.add_argument("--processes", metavar="N", help="of this run; 1 to run alone")
+    group.add_argument("--process_id", metavar="I", help="this one's number, from 0")
 
 
 def initialise(cluster: Cluster | None = None, timeout_seconds: int = 300) -> None:
@@ -162,13 +196,19 @@ def _require_free_port(port: int) -> None:
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def is_main() -> bool:
     """Whether this process is the one that prints and writes what is written once."""
     return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints a line, once among all processes."""
+    if is_main():
+        print(text, flush=True)
 
 
 def barrier(name: str) -> None:
@@ -181,18 +221,29 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def broadcast(value: Any) -> Any:
-    """The value of process 0, on every process; all of them call this, and what the others pass does not count.
+def broadcast(value: Any, source: int = 0) -> Any:
+    """The value of one process, on every process; all of them call this, and what the others pass does not count.
 
     Args:
         value: small, of what JSON knows; tuples come back as lists, also where there is one process.
+        source: whose it is.
     """
-    text = json.dumps(value).encode() if is_main() else b""
+    mine = jax.process_index() == source
+    text = json.dumps(value).encode() if mine else b""
     if jax.process_count() > 1:
-        length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+        length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text)), is_source=mine))
         padded = np.frombuffer(text.ljust(length, b" "), np.uint8)
-        text = np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8).tobytes()
+        text = np.asarray(multihost_utils.broadcast_one_to_all(padded, is_source=mine), np.uint8).tobytes()
     return json.loads(text)
+
+
+def lost_a_process(error: BaseException | None) -> bool:
+    """Whether an error says that another process of the run is gone; what waits for it would do so for ever."""
+    while error is not None:
+        if isinstance(error, RuntimeError | ValueError) and _LOST.search(str(error)):
+            return jax.distributed.is_initialized()
+        error = error.__cause__
+    return False
 
 
 @contextlib.contextmanager
@@ -220,6 +271,12 @@ def _leave(error: BaseException) -> NoReturn:
     elif isinstance(error, UserError):
         status = 2
         print(f"error: {error}", file=sys.stderr)
+    elif lost_a_process(error):
+        print(
+            f"error: another process of this run has ended or cannot be reached ({_first_line(error)[:200]}); start all"
+            " of them again, and they resume at the newest checkpoint",
+            file=sys.stderr,
+        )
     else:
         traceback.print_exception(error)
     sys.stdout.flush()
@@ -240,6 +297,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self._requested = False
+        self._calls = 0
         self._together = jax.distributed.is_initialized()
         if not self._together:
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
@@ -247,13 +305,14 @@ class Preemption:
     def _on_signal(self, *_: object) -> None:
         self._requested = True
 
-    def requested(self, step: int) -> bool:
-        """Whether to stop before doing more; every process calls this once at every step, with the same numbers.
+    def requested(self) -> bool:
+        """Whether to stop before doing more; every process calls this once at every step.
 
         Once true, it stays true. It costs microseconds: nothing is sent until a signal came.
         """
+        self._calls += 1  # what the processes agree on; steps are no good for it, a rollback takes them again
         if self._together and not self._requested:
-            self._requested = multihost_utils.reached_preemption_sync_point(step)
+            self._requested = multihost_utils.reached_preemption_sync_point(self._calls)
         return self._requested
 
     def close(self) -> None:

@@ -35,6 +35,23 @@ def next_token_targets(tokens_BL: jax.Array, loss_weights_BL: jax.Array) -> tupl
     return targets_BL, weights_BL
 
 
+def by_parts(parts: int, *arrays_BL: jax.Array) -> tuple[jax.Array, ...]:
+    """Rows [B, L, ...] cut into `parts` equal stretches that count as rows of their own, [parts · B, L / parts, ...].
+
+    For rows whose tokens are divided over devices: a chunk of positions is then one of every device's. All rows' first
+    stretches come first, which is how the devices hold them.
+    """
+    if parts == 1:
+        return arrays_BL
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.swapaxes(x.reshape(x.shape[0], parts, -1, *x.shape[2:]), 0, 1)
+        return x.reshape(-1, *x.shape[2:])
+
+    others = [(None,) * (x.ndim - 1) for x in arrays_BL]
+    return tuple(sharding.constrain(cut(x), ("row_part", *names)) for x, names in zip(arrays_BL, others, strict=True))
+
+
 class LossSums(NamedTuple):
     """Sums over the positions of a batch; ℓ is the cross-entropy in nats, Z the softmax normaliser, w the weight.
 
@@ -118,8 +135,10 @@ def _forward(
     """The sums, and the gradients for a cotangent of 1."""
     rows, gradients = _scan_chunks(hidden_BLD, kernel_DV, targets_BL, weights_BL, z_loss, chunk, differentiate=True)
     assert gradients is not None
-    kernel_gradient_DV = jnp.sum(gradients.kernel_SDV, axis=0).astype(kernel_DV.dtype)
-    return _sums(rows, weights_BL, groups_B, num_groups), (gradients.hidden_BLD, kernel_gradient_DV)
+    kernel_gradient_DV = _sum_of_shards(gradients.kernel_SDV).astype(kernel_DV.dtype)
+    # Summed before the layers' backward pass begins: after it, it would take its room in float32 all the while.
+    kept = jax.lax.optimization_barrier((gradients.hidden_BLD, kernel_gradient_DV))
+    return _sums(rows, weights_BL, groups_B, num_groups), kept
 
 
 def _backward(
@@ -184,7 +203,7 @@ def _logits(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """The log-sum-exp and the target's logit [B, L], the logits and where the targets are [B, L, V]."""
     logits_BLV = einsum_float32("bld,dv->blv", hidden_BLD, kernel_DV)
-    logits_BLV = sharding.constrain(logits_BLV, ("batch", "length", "vocabulary"))
+    logits_BLV = sharding.constrain(logits_BLV, ("row_part", None, "vocabulary"))
     log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
     # A comparison, not a look-up: it stays local where the vocabulary is split over devices.
     is_target_BLV = targets_BL[..., None] == jax.lax.broadcasted_iota(jnp.int32, logits_BLV.shape, 2)
@@ -214,14 +233,50 @@ def _chunk_gradients(
     d_hidden_BLD = einsum_float32("blv,dv->bld", d_logits_BLV, kernel_DV)
     hidden_SBLD, d_logits_SBLV = (x.reshape(_row_shards(), -1, *x.shape[1:]) for x in (hidden_BLD, d_logits_BLV))
     d_kernel_SDV = einsum_float32("sbld,sblv->sdv", hidden_SBLD, d_logits_SBLV)
-    d_kernel_SDV = sharding.constrain(d_kernel_SDV, ("batch", "embed_activation", "vocabulary"))
+    d_kernel_SDV = sharding.constrain(d_kernel_SDV, ("row_part", "embed_activation", "vocabulary"))
     return d_hidden_BLD.astype(hidden_BLD.dtype), d_kernel_SDV
+
+
+def _sum_of_shards(kernel_SDV: jax.Array) -> jax.Array:
+    """Σ over the shards of rows, each device's part of [D, V]; a stretch of the vocabulary at a time.
+
+    A sum over devices takes room for its whole result: at once, as much again as the gradient itself.
+    """
+    partitioning = sharding.active()
+    if partitioning is None or len(kernel_SDV) == 1:
+        return jnp.sum(kernel_SDV, axis=0)
+    by_shard = partitioning.spec(("row_part", "embed_activation", "vocabulary"))
+    result = partitioning.spec(("embed", "vocabulary"))
+    several = [axis for axis, size in partitioning.mesh.shape.items() if size > 1]
+    scattered = tuple(axis for axis in partitioning.split("embed") if axis in several)
+    summed = tuple(axis for axis in partitioning.split("row_part") if axis in several and axis not in scattered)
+
+    def on_device(kernel_sDv: jax.Array) -> jax.Array:
+        size = _stretch(kernel_sDv.shape[2])
+
+        def of_stretch(index: jax.Array) -> jax.Array:
+            part_Dv = jax.lax.dynamic_slice_in_dim(kernel_sDv[0], index * size, size, axis=1)
+            part_Dv = jax.lax.psum(part_Dv, summed) if summed else part_Dv
+            return jax.lax.psum_scatter(part_Dv, scattered, scatter_dimension=0, tiled=True) if scattered else part_Dv
+
+        parts_Cdv = jax.lax.map(of_stretch, jnp.arange(kernel_sDv.shape[2] // size))
+        return jnp.moveaxis(parts_Cdv, 0, 1).reshape(parts_Cdv.shape[1], -1)
+
+    mesh = partitioning.mesh.abstract_mesh
+    return jax.shard_map(on_device, mesh=mesh, in_specs=by_shard, out_specs=result, check_vma=False)(kernel_SDV)
+
+
+def _stretch(vocabulary: int, at_most: int = 8, shortest: int = 4096) -> int:
+    """The vocabulary in equal stretches of whole lanes, `at_most` of them; all of it where that does not divide."""
+    lanes = 128
+    parts = [n for n in range(1, at_most + 1) if vocabulary % (n * lanes) == 0 and vocabulary // n >= shortest]
+    return vocabulary // max(parts, default=1)
 
 
 def _row_shards() -> int:
     """Parts that the rows are divided into by the partitioning under which this is traced."""
     mesh = jax.sharding.get_abstract_mesh()
-    return math.prod(mesh.shape.get(axis, 1) for axis in sharding.TABLE["batch"].split)
+    return math.prod(mesh.shape.get(axis, 1) for axis in sharding.TABLE["row_part"].split)
 
 
 def _sums(rows: _Rows, weights_BL: jax.Array, groups_B: jax.Array, num_groups: int) -> LossSums:
@@ -265,3 +320,30 @@ def token_losses(hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Ar
 
     losses_CBL = jax.lax.map(of_chunk, jnp.arange(num_chunks))
     return jnp.moveaxis(losses_CBL, 0, 1).reshape(len(hidden_BLD), -1)[:, :length]
+
+
+def load_balancing(counts_YE: jax.Array, probabilities_YE: jax.Array, tokens: jax.Array) -> jax.Array:
+    """E · Σₑ fₑ · pₑ, the mean over layers: Switch Transformer's loss (arXiv:2101.03961, eq. 4) for k experts a token.
+
+    Experts used evenly give k. Of one layer it is what transformers' `load_balancing_loss_func` computes. A product of
+    two means over the whole batch is no sum over its parts; it is linear in the probabilities, though, so that parts
+    may give theirs with the counts of the whole batch, and add up.
+
+    Args:
+        counts_YE: tokens of the batch that have the expert among theirs; no gradient goes through them.
+        probabilities_YE: Σ of the router's probabilities, over the batch or a part of it.
+        tokens: of the batch, those that both count.
+    """
+    shares_YE = counts_YE / jnp.maximum(tokens, 1)
+    means_YE = probabilities_YE / jnp.maximum(tokens, 1)
+    return counts_YE.shape[-1] * jnp.mean(jnp.sum(shares_YE * means_YE, axis=-1))
+
+
+def router_z_loss(z_Y: jax.Array, tokens: jax.Array) -> jax.Array:
+    """The mean over tokens and layers of the router's squared log-sum-exp (ST-MoE, arXiv:2202.08906, eq. 5).
+
+    Args:
+        z_Y: its sum over the tokens of the batch or a part of it.
+        tokens: of the batch.
+    """
+    return jnp.mean(z_Y) / jnp.maximum(tokens, 1)

@@ -37,7 +37,13 @@ _MATRICES: dict[tuple[str, ...], tuple[tuple[int, ...], tuple[int, ...]]] = {
     ("gate", "kernel"): ((0,), (1,)),
     ("up", "kernel"): ((0,), (1,)),
     ("down", "kernel"): ((0,), (1,)),
+    # A matrix for each expert, which is no axis of either.
+    ("experts", "gate", "kernel"): ((1,), (2,)),
+    ("experts", "up", "kernel"): ((1,), (2,)),
+    ("experts", "down", "kernel"): ((1,), (2,)),
 }
+_NO_MATRICES = (("router", "kernel"),)
+"""Kernels inside the layers that Muon leaves to AdamW: the router's outputs are logits, as the output projection's."""
 _NOT_DECAYED = ("scale", "bias")
 
 Tree = Any
@@ -126,7 +132,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     - "muon" (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): for each layer's weights as [in, out]
       matrices (an attention kernel [D, N, H] is [D, N·H], the one that goes out is [N·H, D]), Nesterov momentum of
       `MUON_MOMENTUM`, orthogonalised by five Newton-Schulz steps and scaled to the root mean square of AdamW's update,
-      so that rate and weight decay are shared (arXiv:2502.16982). AdamW for everything else.
+      so that rate and weight decay are shared (arXiv:2502.16982). Each expert has its own matrices. AdamW for
+      everything else.
 
     Parameters and gradients of any dtype are taken to float32 first, and so are directions and second moments. First
     moments are stored as `moment_dtype`, and computed in float32. Weight decay spares paths that end in `scale` or
@@ -215,9 +222,15 @@ def _layers_or_others(params: Tree) -> Tree:
 
 
 def _is_matrix(path: tuple[Any, ...]) -> bool:
-    """Whether this is the weight of a linear map inside the layers; `_MATRICES` must know it."""
+    """Whether this is a weight inside the layers that Muon orthogonalises; `_MATRICES` must know it."""
     names = _names(path)
-    return names[0] == LAYERS and names[-1] == "kernel"
+    return names[0] == LAYERS and names[-1] == "kernel" and names[-2:] not in _NO_MATRICES
+
+
+def _sides(path: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Input and output axes of one layer's weight."""
+    names = _names(path)
+    return _MATRICES[names[-3:] if names[-3:] in _MATRICES else names[-2:]]
 
 
 def _matrices_or_others(params: Tree) -> Tree:
@@ -225,9 +238,7 @@ def _matrices_or_others(params: Tree) -> Tree:
 
 
 def _dimension_numbers(matrices: Tree) -> Tree:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: contrib.MuonDimensionNumbers(*_MATRICES[_names(path)[-2:]]), matrices
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, _: contrib.MuonDimensionNumbers(*_sides(path)), matrices)
 
 
 def _scale_to_rms(directions: Tree, params: Tree = None) -> Tree:
@@ -235,7 +246,7 @@ def _scale_to_rms(directions: Tree, params: Tree = None) -> Tree:
     del params
 
     def scale(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-        sides = [math.prod(x.shape[axis] for axis in side) for side in _MATRICES[_names(path)[-2:]]]
+        sides = [math.prod(x.shape[axis] for axis in side) for side in _sides(path)]
         return MUON_RMS * math.sqrt(max(sides)) * x
 
     return jax.tree_util.tree_map_with_path(scale, directions)

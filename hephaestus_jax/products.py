@@ -65,3 +65,33 @@ def _backward(
 
 
 _mixed_einsum.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def project(x: jax.Array, kernel: jax.Array, contracted: int) -> jax.Array:
+    """`jnp.tensordot(x, kernel, contracted)`: the last `contracted` axes of `x` with the first of `kernel`.
+
+    The gradient of the kernel comes out in the kernel's own order of axes. JAX's own derivative makes it transposed and
+    turns it round, for which XLA's CPU backend rearranges the large operand of the product instead, element by element.
+    """
+    return jnp.tensordot(x, kernel, contracted)
+
+
+def _project_forward(x: jax.Array, kernel: jax.Array, contracted: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    with precise("float32" if x.dtype == jnp.float32 else "bfloat16"):
+        return jnp.tensordot(x, kernel, contracted), (x, kernel)
+
+
+def _project_backward(
+    contracted: int, operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = operands
+    leading, outputs = x.ndim - contracted, kernel.ndim - contracted
+    with precise("float32" if x.dtype == jnp.float32 else "bfloat16"):
+        last = (tuple(range(leading, leading + outputs)), tuple(range(contracted, kernel.ndim)))
+        d_x = jnp.tensordot(cotangent, kernel, axes=last)
+        d_kernel = jnp.tensordot(x, cotangent, axes=(tuple(range(leading)),) * 2)
+    return d_x, d_kernel
+
+
+project.defvjp(_project_forward, _project_backward)

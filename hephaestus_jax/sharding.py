@@ -22,16 +22,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hephaestus_jax.config import MeshConfig, ModelConfig
 from hephaestus_jax.errors import UserError
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "expert", "context", "tensor")
 """From the slowest to the fastest varying: devices next to each other share `tensor`, which communicates most."""
 
-ROW_AXES = ("batch", "replica_batch", "length")
-"""Logical axes of the rows, which are split though no parameter has them."""
+ROW_AXES = ("batch", "replica_batch", "replica_embed", "length", "row", "row_part")
+"""Logical axes of the rows and their activations, which are split though no parameter has them."""
+
+_OF_EXPERTS, _OF_FEED_FORWARD = ("experts", "expert_embed", "expert_mlp", "router"), ("mlp",)
+"""Logical axes that only parameters of models with experts, and only those of models without them, have."""
 
 LARGE_BYTES = 1 << 20
 """An array that takes more than this on a device must not be replicated unless the table says so."""
@@ -58,10 +63,24 @@ class Rule:
 
 
 TABLE: Mapping[str, Rule] = {
-    # Parameters. Every matrix has an `embed` axis; each data-parallel replica keeps all of it.
-    "embed": Rule(("fsdp",), whole=("data",), mend="choose fsdp so that it divides ModelConfig.embed_dim"),
-    "norm": Rule(whole=("data", "fsdp", "tensor")),  # scales: a few kB a layer, wanted by every device
+    # Parameters. Every matrix has an `embed` axis, split over all devices that hold different tokens of one replica of
+    # the parameters; each data-parallel replica keeps all of it.
+    "embed": Rule(
+        ("fsdp", "expert", "context"),
+        whole=("data",),
+        mend="choose fsdp, expert and context so that their product divides ModelConfig.embed_dim",
+    ),
+    "norm": Rule(whole=MESH_AXES),  # scales: a few kB a layer, wanted by every device
     "layers": Rule(),  # scanned over: every device computes every layer
+    "experts": Rule(("expert",), mend="choose expert so that it divides ExpertsConfig.num_experts"),
+    "expert_embed": Rule(  # `embed` where the experts themselves are split over `expert`
+        ("fsdp", "context"),
+        whole=("data",),
+        mend="choose fsdp and context so that their product divides ModelConfig.embed_dim",
+    ),
+    "expert_mlp": Rule(("tensor",), mend="choose tensor so that it divides ExpertsConfig.mlp_dim"),
+    # The router's outputs: every device routes its tokens among all experts.
+    "router": Rule(whole=("tensor",)),
     # Parameters and activations.
     "vocabulary": Rule(("tensor",), mend="pad ModelConfig.vocab_size to {above}, a multiple of {parts}"),
     "mlp": Rule(("tensor",), mend="choose tensor so that it divides ModelConfig.mlp_dim"),
@@ -72,10 +91,17 @@ TABLE: Mapping[str, Rule] = {
     ),
     "head_dim": Rule(),
     # Activations.
-    "batch": Rule(("data", "fsdp"), mend="make the rows of a microbatch a multiple of {parts}"),
+    "batch": Rule(("data", "fsdp", "expert"), mend="make the rows of a microbatch a multiple of {parts}"),
     # The rows of a whole data-parallel replica: an activation split like `embed` cannot have its rows split over fsdp.
     "replica_batch": Rule(("data",), mend="make the rows of a microbatch a multiple of {parts}"),
-    "length": Rule(),
+    # Between the two, where `context` has gone over from `embed` to the tokens of a row and the others have not yet.
+    "replica_embed": Rule(("fsdp", "expert"), mend="choose fsdp and expert so that they divide ModelConfig.embed_dim"),
+    # A row's tokens, in the order of `model.context_attention.row_order`; as they come from the loader, in `row`, each
+    # device has all of its rows.
+    "length": Rule(("context",), mend="choose context so that twice its size divides the length of a row"),
+    "row": Rule(whole=("context",)),
+    # Rows cut into the parts that the devices of `context` hold, all parts of a kind together.
+    "row_part": Rule(("context", "data", "fsdp", "expert"), mend="make the rows of a microbatch a multiple of {parts}"),
     "embed_activation": Rule(),
 }
 """Logical axis -> rule. The only place that says how anything is divided."""
@@ -84,11 +110,14 @@ TABLE: Mapping[str, Rule] = {
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of all devices (of all processes), or of `devices`, with axes `MESH_AXES`.
 
+    Over several slices, what lies between devices of different slices is the outermost part of `data`, and of `fsdp`
+    where `data` is smaller than the number of slices: the axes that communicate least.
+
     Raises:
-        UserError: the sizes do not multiply to the number of devices.
+        UserError: the sizes do not multiply to the number of devices, or do not divide over the slices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    sizes = dict(config.axes)
     fixed = math.prod(size for size in sizes.values() if size != -1)
     words = " × ".join(f"{axis}={size}" for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
@@ -102,8 +131,40 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         raise UserError(
             f"mesh {words} covers {fixed} of {len(devices)} devices; set one of the sizes to -1 to take the rest"
         )
-    shape = tuple(sizes.values())
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
+    shape, types = tuple(sizes.values()), (AxisType.Auto,) * len(sizes)
+    if config.slices == 1:
+        slices = {getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}
+        if len(slices) > 1:
+            raise UserError(f"the devices lie on {len(slices)} slices; set MeshConfig.slices to {len(slices)}")
+        return jax.make_mesh(shape, MESH_AXES, axis_types=types, devices=devices)
+    return Mesh(arrange_slices(sizes, config.slices, devices), MESH_AXES, axis_types=types)
+
+
+def arrange_slices(sizes: Mapping[str, int], slices: int, devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices of several slices in the shape of the mesh; of several processes, where devices know of no slices.
+
+    Raises:
+        UserError: there are not as many slices, or `data` and `fsdp` do not divide over them.
+    """
+    over_data = math.gcd(sizes["data"], slices)
+    over_fsdp = slices // over_data
+    if sizes["fsdp"] % over_fsdp:
+        raise UserError(
+            f"mesh data={sizes['data']} × fsdp={sizes['fsdp']} does not divide over {slices} slices; choose data, or"
+            f" data and fsdp together, as a multiple of MeshConfig.slices"
+        )
+    of_slices = len({getattr(device, "slice_index", 0) for device in devices}) > 1
+    granules = {device.slice_index if of_slices else device.process_index for device in devices}
+    if len(granules) != slices:
+        raise UserError(
+            f"MeshConfig.slices is {slices}, and the devices lie on {len(granules)}"
+            f" {'slices' if of_slices else 'processes'}; set it to {len(granules) if of_slices else 1}"
+        )
+    between = {"data": over_data, "fsdp": over_fsdp}
+    within = [size // between.get(axis, 1) for axis, size in sizes.items()]
+    return mesh_utils.create_hybrid_device_mesh(
+        within, [between.get(axis, 1) for axis in sizes], devices, process_is_granule=not of_slices
+    )
 
 
 class Partitioning:
@@ -126,11 +187,17 @@ class Partitioning:
             "vocabulary": model.vocab_size,
             "embed": model.embed_dim,
             "norm": model.embed_dim,
-            "mlp": model.mlp_dim,
             "heads": model.num_heads,
             "kv_heads": model.num_kv_heads,
             "head_dim": model.head_dim,
         }
+        if model.experts is None:
+            self.sizes["mlp"] = model.mlp_dim
+        else:
+            experts = model.experts
+            self.sizes |= {"experts": experts.num_experts, "router": experts.num_experts}
+            self.sizes |= {"expert_embed": model.embed_dim, "expert_mlp": experts.mlp_dim}
+        self._absent = _OF_EXPERTS if model.experts is None else _OF_FEED_FORWARD
         self._entered: list[ExitStack] = []
         for name, size in self.sizes.items():
             self._require_divides(name, size, f"model {model.name!r}")
@@ -156,8 +223,13 @@ class Partitioning:
 
     @property
     def batch(self) -> NamedSharding:
-        """The sharding of rows [B, L]."""
-        return self.sharding(("batch", "length"))
+        """The sharding of rows [B, L] as they come: a device has the whole of its rows."""
+        return self.sharding(("batch", "row"))
+
+    @property
+    def context(self) -> int:
+        """Parts that the tokens of a row are divided into."""
+        return self._devices(self.split("length"))
 
     @property
     def row_shards(self) -> int:
@@ -205,13 +277,15 @@ class Partitioning:
         """The table as it applies here, a line for each logical axis, for `--dry_run`."""
         lines = ["mesh " + " × ".join(f"{axis}={size}" for axis, size in self.mesh.shape.items())]
         for name, rule in self.table.items():
-            size, split = self.sizes.get(name), self.split(name)
+            if name in self._absent:
+                continue
+            size, split = self.sizes.get(name), self._really(self.split(name))
             words = f"split over {' × '.join(split)}" if split else "whole"
-            if split != rule.split:
-                words = f"whole: fewer than the {self._devices(rule.split)} devices of {' × '.join(rule.split)}"
-            elif size is not None and self._devices(split) > 1:
+            if not split and (fewer := self._really(rule.split)):
+                words = f"whole: fewer than the {self._devices(fewer)} devices of {' × '.join(fewer)}"
+            elif size is not None and split:
                 words += f": {size // self._devices(split)} on each of {self._devices(split)}"
-            if split and (whole := [axis for axis in rule.whole if self.mesh.shape[axis] > 1]):
+            if split and (whole := self._really(rule.whole)):
                 words += f", whole over {' × '.join(whole)}"
             lines.append(f"  {name}{'' if size is None else f' ({size})'}: {words}")
         return lines
@@ -239,11 +313,15 @@ class Partitioning:
     def _devices(self, mesh_axes: Iterable[str]) -> int:
         return math.prod(self.mesh.shape[axis] for axis in mesh_axes)
 
+    def _really(self, mesh_axes: Iterable[str]) -> list[str]:
+        """The mesh axes of more than one device."""
+        return [axis for axis in mesh_axes if self.mesh.shape[axis] > 1]
+
     def _require_divides(self, name: str | None, size: int, where: str) -> None:
         parts = self._devices(self.split(name))
         if name is None or size % parts == 0:
             return
-        words = " × ".join(f"{axis}={self.mesh.shape[axis]}" for axis in self.split(name))
+        words = " × ".join(f"{axis}={self.mesh.shape[axis]}" for axis in self._really(self.split(name)))
         mend = self.table[name].mend.format(parts=parts, above=(size // parts + 1) * parts)
         raise UserError(f"{where}: {name} of {size} does not divide over mesh axes {words}; {mend}")
 
@@ -273,8 +351,8 @@ class Partitioning:
             if size > 1 and axis not in used:
                 raise UserError(f"mesh axis {axis}={size} divides nothing of this model; set MeshConfig.{axis} to 1")
         for name, rule in self.table.items():
-            idle = [axis for axis in self.split(name) if self.mesh.shape[axis] > 1]
-            if idle and name not in carried:
+            idle = self._really(self.split(name))
+            if idle and name not in carried and name not in self._absent:
                 raise UserError(
                     f"the sharding rule {name} -> {' × '.join(rule.split)} is used by no parameter and no row;"
                     f" remove it, or set MeshConfig.{idle[0]} to 1"
@@ -313,6 +391,19 @@ class _Place:
 
 
 _ACTIVE: ContextVar[Partitioning | None] = ContextVar("partitioning", default=None)
+
+
+def active() -> Partitioning | None:
+    """The partitioning inside whose `with` this is called; None outside any."""
+    return _ACTIVE.get()
+
+
+def platform() -> str:
+    """What the active mesh's devices are ("cpu", "gpu", "tpu"), which need not be of this machine; else JAX's own."""
+    partitioning = active()
+    if partitioning is None or isinstance(partitioning.mesh, AbstractMesh):
+        return jax.default_backend()
+    return partitioning.mesh.devices.flat[0].platform
 
 
 def constrain(x: jax.Array, logical_axes: Axes) -> jax.Array:

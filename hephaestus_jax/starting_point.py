@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hephaestus_jax.config import ModelConfig, RopeScaling
+from hephaestus_jax.config import ExpertsConfig, ModelConfig, RopeScaling
 from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.storage import MissingKeyError, Storage
 from hephaestus_jax.errors import UserError
@@ -128,6 +128,8 @@ def _model_of_run(storage: Storage, record: Any) -> tuple[ModelConfig, str]:
         fields = {name[len("model.") :]: value for name, value in identity.items() if name.startswith("model.")}
         if fields.get("rope_scaling") is not None:
             fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
+        if fields.get("experts") is not None:
+            fields["experts"] = ExpertsConfig(**fields["experts"])
         return ModelConfig(**fields), identity["vocabulary"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -9,7 +9,8 @@
       6 end         the last evaluation and checkpoint
 
 A step numbered n is the n-th: checkpoints, metrics and messages count steps done. Step n takes the rows
-[(n − 1) · B, n · B) of the mixture.
+[(n − 1) · B, n · B) of the mixture, and later ones where the run rolled back and left rows out (`skipped_rows`): what
+a checkpoint stores as `next_row` is the truth.
 """
 
 from __future__ import annotations
@@ -18,39 +19,40 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
-import shutil
 import sys
-from collections.abc import Mapping
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 
 from hephaestus_jax import distributed, dry_run
-from hephaestus_jax.bad_rows import find_bad_rows, in_words
+from hephaestus_jax.bad_rows import BadRow, find_bad_rows, in_words
 from hephaestus_jax.checkpoints import Checkpointer
-from hephaestus_jax.config import PARTS, TrainConfig
-from hephaestus_jax.data.identity import VocabularyIdentity
+from hephaestus_jax.config import PARTS, GuardConfig, TrainConfig
 from hephaestus_jax.data.loader import Loader, host_rows, to_global
 from hephaestus_jax.data.mixture import Mixture, open_mixture
 from hephaestus_jax.devices import memory_in_use, peak_flops
+from hephaestus_jax.distributed import say
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.evals.held_out import HeldOut
 from hephaestus_jax.evals.user_files import open_user_files
+from hephaestus_jax.first_state import first_state, keep_origin_of, skipped_rows_of
 from hephaestus_jax.gin_files import Loaded, load_gin_with_text, split_overrides
-from hephaestus_jax.hf.origin import keep_origin
 from hephaestus_jax.metrics import MFU_CONVENTION, Goodput, MetricsWriter, Throughput, mfu, progress_line
 from hephaestus_jax.profiling import StepProfiler
 from hephaestus_jax.recipe import Recipe, run_recipe
 from hephaestus_jax.run_directory import RunDirectory, check_identity, identity_digests, identity_of
 from hephaestus_jax.sharding import Partitioning, make_mesh
-from hephaestus_jax.starting_point import open_starting_point, starting_model
+from hephaestus_jax.skipped_rows import SKIPPED_ROWS, Rollback, SkippedRows
+from hephaestus_jax.starting_point import starting_model
 from hephaestus_jax.train_step import (
+    GuardState,
     StepMetrics,
     TrainState,
     abstract_state,
     check_batch,
-    init_state,
     make_eval_step,
     make_train_step,
 )
@@ -69,7 +71,9 @@ def main() -> None:
     parser.add_argument("--gin_file", action="append", required=True, help="may be repeated; later files override")
     parser.add_argument("--dry_run", action="store_true", help="print what the run would be, compile it, write nothing")
     parser.add_argument("--profile_steps", help="FIRST-LAST: steps to trace into the run directory, such as 10-12")
+    distributed.add_flags(parser)
     args = parser.parse_args(rest)
+    cluster = distributed.Cluster.from_flags(args)
     if args.profile_steps:
         overrides.append(f"LoggingConfig.profile_steps={args.profile_steps!r}")
     loaded: Loaded[Recipe | TrainConfig] = load_gin_with_text(
@@ -78,19 +82,15 @@ def main() -> None:
     if isinstance(loaded.value, Recipe):
         if args.dry_run:
             raise UserError(f"{args.gin_file[0]} is a recipe; --dry_run is for the runs that it consists of")
+        if cluster is not None:
+            raise UserError(f"{args.gin_file[0]} is a recipe, which starts its runs itself; --processes is for a run")
         run_recipe(loaded.value, loaded.operative)
         return
-    distributed.initialise()
+    distributed.initialise(cluster)
     if args.dry_run:
         dry_run.describe(loaded.value)
     else:
         train(loaded.value, loaded.operative)
-
-
-def say(text: str) -> None:
-    """Prints a line, once among all processes."""
-    if distributed.is_main():
-        print(text, flush=True)
 
 
 def train(config: TrainConfig, operative: str = "") -> None:
@@ -123,12 +123,17 @@ def train(config: TrainConfig, operative: str = "") -> None:
         identity = identity_of(config, mixture)
         if (old := run.identity) is not None:
             check_identity(old, identity)
+        skipped = skipped_rows_of(run, identity)
 
         # 4 state
-        checkpoints = stack.enter_context(contextlib.closing(Checkpointer(str(run.checkpoints), config.checkpoints)))
-        with goodput.part("restore"):
-            facts: dict[str, str | int] = {"seed": config.seed, **identity_digests(identity)}
-            state, next_row = first_state(config, checkpoints, abstract, facts, mixture.spec.vocabulary)
+        checkpoints = stack.enter_context(Checkpointer(str(run.checkpoints), config.checkpoints))
+        facts: dict[str, str | int] = {"seed": config.seed, **identity_digests(identity)}
+
+        def beginning() -> tuple[TrainState, int]:
+            with goodput.part("restore"):
+                return first_state(config, checkpoints, abstract, facts, mixture.spec.vocabulary, skipped)
+
+        state, next_row = beginning()
         if old is not None:
             check_identity(old, identity, next_row)
         first_step = int(state.step)
@@ -142,9 +147,11 @@ def train(config: TrainConfig, operative: str = "") -> None:
 
         # 5 steps
         training = stack.enter_context(
-            contextlib.closing(Training(config, mixture, partitioning, run, checkpoints, goodput, state, facts))
+            contextlib.closing(
+                Training(config, mixture, partitioning, run, checkpoints, goodput, state, facts, skipped, beginning)
+            )
         )
-        training.steps(state, next_row, preemption)
+        training.run(state, next_row, preemption)
 
 
 def use_compilation_cache(folder: str) -> None:
@@ -156,55 +163,6 @@ def use_compilation_cache(folder: str) -> None:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
 
 
-def first_state(
-    config: TrainConfig,
-    checkpoints: Checkpointer,
-    abstract: TrainState,
-    facts: Mapping[str, str | int],
-    vocabulary: VocabularyIdentity,
-) -> tuple[TrainState, int]:
-    """The state to go on from and its row cursor, by the first of these that applies.
-
-    1. The newest whole checkpoint of this run.
-    2. The parameters (and optimizer state, if asked) of another run's newest checkpoint or of an imported one, at
-       step 0.
-    3. The weights of a Hugging Face model, at step 0.
-    4. Fresh parameters from the seed.
-    """
-    if (restored := checkpoints.restore(abstract)) is not None:
-        for name in ("model", "vocabulary", "seed"):
-            if restored.facts[name] != facts[name]:
-                raise UserError(
-                    f"checkpoint {restored.step:,} in {checkpoints.directory} is another run's: its {name} differs;"
-                    " put the run's own checkpoints back, or start from them with TrainConfig.init_from"
-                )
-        next_row = int(restored.facts["next_row"])
-        say(f"resumed at step {restored.step:,}, row {next_row:,}, from {checkpoints.directory}")
-        return restored.state, next_row
-    if config.init_from:
-        start = open_starting_point(config.init_from)
-        wanted = {"params": abstract.params, **({"opt_state": abstract.opt_state} if config.init_optimizer else {})}
-        start.check_vocabulary(vocabulary)
-        found = start.restore(wanted)
-        of = "the Hugging Face model" if start.kind == "huggingface" else f"step {found.step:,} of"
-        say(f"started with {' and '.join(wanted)} of {of} {config.init_from}")
-        return init_state(config, abstract, found.state), 0
-    say(f"started from scratch with seed {config.seed}")
-    return init_state(config, abstract), 0
-
-
-def keep_origin_of(init_from: str, run: RunDirectory) -> None:
-    """Keeps the files of the Hugging Face model that this line of runs began with, so that it can be exported.
-
-    What an earlier start left, which saved nothing and may have begun elsewhere, goes.
-    """
-    origin = open_starting_point(init_from).origin if init_from else None
-    if origin is not None:
-        keep_origin(origin, run.huggingface)
-    elif run.huggingface.exists():
-        shutil.rmtree(run.huggingface)
-
-
 class Sent(NamedTuple):
     """A step that was sent to the devices and whose metrics have not been fetched yet."""
 
@@ -213,8 +171,16 @@ class Sent(NamedTuple):
     metrics: StepMetrics  # on the devices
 
 
+class BadStep(Exception):
+    """The guard froze the state at a step, and the run is to go back to a checkpoint."""
+
+    def __init__(self, sent: Sent, cause: str, rows: list[BadRow]) -> None:
+        super().__init__(cause)
+        self.step, self.first_row, self.cause, self.rows = sent.step, sent.first_row, cause, rows
+
+
 class Training:
-    """The loop of one run (`steps`) and what it needs."""
+    """The loop of one run (`steps`, which `run` begins again after a rollback) and what it needs."""
 
     def __init__(
         self,
@@ -226,9 +192,12 @@ class Training:
         goodput: Goodput,
         state: TrainState,
         facts: Mapping[str, str | int],
+        skipped: SkippedRows,
+        beginning: Callable[[], tuple[TrainState, int]],
     ) -> None:
         self.config, self.mixture, self.partitioning = config, mixture, partitioning
-        self.run, self.checkpoints, self.goodput, self.facts = run, checkpoints, goodput, facts
+        self.directory, self.checkpoints, self.goodput, self.facts = run, checkpoints, goodput, facts
+        self.skipped, self.beginning = skipped, beginning
         self.first_step = int(state.step)
         self.length = mixture.spec.sequence_length
         self.train_step = make_train_step(config, partitioning, state, len(mixture.task_names))
@@ -240,7 +209,7 @@ class Training:
         traced, done = config.logging.profile_range, self.first_step
         if traced and not (traced[0] <= config.train_steps and traced[-1] > done):
             say(f"no trace: steps {traced[0]:,} to {traced[-1]:,} are not among those to do ({done + 1:,} and later)")
-        self.writer = MetricsWriter(run.path, config.logging.tensorboard, self.first_step, distributed.is_main())
+        self.writer = self.open_writer()
         devices = partitioning.mesh.devices
         self.peak_flops = config.logging.peak_tflops * 1e12 or peak_flops(devices.flat[0].device_kind)
         self.num_devices = devices.size
@@ -249,25 +218,63 @@ class Training:
         self.sent: Sent | None = None
         self.last_was_bad = False
 
-    def steps(self, state: TrainState, next_row: int, preemption: distributed.Preemption) -> None:
+    def open_writer(self) -> MetricsWriter:
+        """Of the metrics of the steps after the first one."""
+        tensorboard = self.config.logging.tensorboard
+        return MetricsWriter(self.directory.path, tensorboard, self.first_step, distributed.is_main())
+
+    def run(self, state: TrainState, next_row: int, preemption: distributed.Preemption) -> None:
         """From `state`, whose next batch begins at row `next_row`, to the end of the run or the wish to end it."""
+        while True:
+            try:
+                return self.steps(state, next_row, preemption)
+            except BadStep as error:
+                bad = error.with_traceback(None)  # whose frames hold the state, and two do not fit on the devices
+            state, next_row = self.roll_back(bad)
+
+    def roll_back(self, bad: BadStep) -> tuple[TrainState, int]:
+        """The state of a checkpoint before a bad step and its cursor; the rows from there to the bad step's, or more,
+        are left out from now on.
+
+        What makes the run forget later steps comes first: a process that is killed in here finds the bad step again.
+        """
+        guard, batch_size = self.config.guard, self.config.batch_size
+        self.checkpoints.drop_after(bad.step - guard.rollback_steps)
+        state, next_row = self.beginning()
+        self.first_step = int(state.step)
+        first_row = self.skipped.after(next_row)
+        end = max(bad.first_row + batch_size, first_row + guard.rollback_skip_steps * batch_size)
+        self.skipped.add(Rollback(bad.step, bad.cause, self.first_step, first_row, end, tuple(bad.rows)))
+        say(
+            f"step {bad.step:,}: {bad.cause}; rolled back to step {self.first_step:,}, and rows {first_row:,} to"
+            f" {end - 1:,} are left out (rollback {len(self.skipped)} of {guard.max_rollbacks} at most), see"
+            f" {self.directory.path / SKIPPED_ROWS}"
+        )
+        self.writer.close()
+        self.writer = self.open_writer()
+        self.last_was_bad = False
+        return state, next_row
+
+    def steps(self, state: TrainState, next_row: int, preemption: distributed.Preemption) -> None:
+        """As `run`, until a bad step (`BadStep`) if the policy is to roll back."""
         config, step, ending = self.config, self.first_step, False
         evaluate_every, save_due = config.evaluation.every_steps, False
         if step == 0 and evaluate_every:
             self.evaluate(state, 0)
         places = host_rows(self.partitioning.batch, config.batch_size)
-        loader = Loader(self.mixture, config.batch_size, next_row, places, batches=config.train_steps - step)
+        left = config.train_steps - step
+        loader = Loader(self.mixture, config.batch_size, next_row, places, batches=left, jump=self.skipped.after)
         self.goodput.begin("train")
         with loader:
             while step < config.train_steps:
-                if ending := preemption.requested(step) or 0 < config.stop_after <= step:
+                if ending := preemption.requested() or 0 < config.stop_after <= step:
                     break
                 with self.goodput.part("data"):
                     batch = next(loader)
                 self.profiler.before(step + 1)
                 state, metrics = self.send(state, to_global(batch, self.partitioning.batch))
                 self.finish(state)  # the step before, while the devices work on this one
-                self.sent = Sent(step + 1, next_row, metrics)
+                self.sent = Sent(step + 1, batch.next_row - config.batch_size, metrics)
                 step, next_row = step + 1, batch.next_row
 
                 if self.profiler.ends_with(step):
@@ -284,6 +291,10 @@ class Training:
                     save_due = self.last_was_bad  # then after the next good step
                     if not save_due:
                         self.save(state, step, next_row)
+                elif self.checkpoints.should_save_locally(step):
+                    self.finish(state)
+                    if not self.last_was_bad:
+                        self.save(state, step, next_row, locally=True)
             self.finish(state)
             self.end(state, step, next_row, ending)
 
@@ -325,6 +336,7 @@ class Training:
             **{f"loss/{k}": float(loss / weight) for k, loss, weight in sums if weight > 0},
             **{f"loss_tokens/{k}": int(n) for k, n in zip(names, metrics.tokens_G, strict=True)},
             "z_loss": float(metrics.z_loss),
+            **({} if metrics.router is None else {k: float(x) for k, x in metrics.router._asdict().items()}),
             "grad_norm": float(metrics.grad_norm),
             "param_norm": float(metrics.param_norm),
             "learning_rate": float(metrics.learning_rate),
@@ -363,11 +375,15 @@ class Training:
             say(f"step {step:,}, held-out {name}: {loss}")
         self.writer.write("eval", step, values)
 
-    def save(self, state: TrainState, step: int, next_row: int) -> None:
-        """Begins to save; the writing goes on behind the steps that follow."""
+    def save(self, state: TrainState, step: int, next_row: int, locally: bool = False) -> None:
+        """Begins to save, on the hosts' own disks if `locally`; the writing goes on behind the steps that follow."""
         with self.goodput.part("save"):
             self.writer.flush()
-            self.checkpoints.save(step, state, {"next_row": next_row, **self.facts}, force=True)
+            facts: dict[str, Any] = {"next_row": next_row, **self.facts, **self.skipped.facts()}
+            if locally:
+                self.checkpoints.save_locally(step, state, facts)
+            else:
+                self.checkpoints.save(step, state, facts, force=True)
 
     def end(self, state: TrainState, step: int, next_row: int, ending: bool) -> None:
         """The last evaluation, unless the process was asked to end, and the last checkpoint."""
@@ -386,24 +402,43 @@ class Training:
             say(f"{rates.tokens_per_second:,.0f} tokens/s over {rates.steps:,} steps, the first one left out")
         say(self.goodput.line())
         state_of = "saved" if ending else "done"
-        say(f"{state_of}: step {step:,} of {self.config.train_steps:,}, row {next_row:,}, in {self.run.path}")
+        say(f"{state_of}: step {step:,} of {self.config.train_steps:,}, row {next_row:,}, in {self.directory.path}")
 
     def halt(self, state: TrainState, sent: Sent, metrics: StepMetrics) -> NoReturn:
-        """Stops the run at a bad step, with the records that were in it."""
+        """Ends the run at a bad step, or its steps if it is to roll back, with the records that were in it."""
+        guard = self.config.guard
         rows = find_bad_rows(self.config, self.mixture, self.partitioning, state.params, sent.first_row)
+        if guard.on_bad_step == "rollback" and len(self.skipped) < guard.max_rollbacks:
+            raise BadStep(sent, cause_of(guard, jax.device_get(state.guard), metrics), rows)
         if distributed.is_main():
             text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
-            (self.run.path / BAD_ROWS).write_text(text, "utf-8")
+            (self.directory.path / BAD_ROWS).write_text(text, "utf-8")
         what = "whose update was dropped" if metrics.bad else "after which parameters are not finite"
-        skips = self.config.guard.on_bad_step == "skip"
-        mend = "raise GuardConfig.max_skipped" if skips else "set GuardConfig.on_bad_step to 'skip'"
+        mend = {
+            "skip": "raise GuardConfig.max_skipped",
+            "stop": "set GuardConfig.on_bad_step to 'skip' or 'rollback'",
+            "rollback": f"raise GuardConfig.max_rollbacks, after {len(self.skipped)} of them",
+        }[guard.on_bad_step]
         raise UserError(
             f"stopped at step {sent.step:,}, {what}: loss {metrics.loss:.4g} nats/token, gradient"
-            f" norm {metrics.grad_norm:.4g}; {in_words(rows)}; all are in {self.run.path / BAD_ROWS}, look at them with"
-            f" `python -m tools.inspect`, or {mend}"
+            f" norm {metrics.grad_norm:.4g}; {in_words(rows)}; all are in {self.directory.path / BAD_ROWS}, look at"
+            f" them with `python -m tools.inspect`, or {mend}"
         )
 
     def close(self) -> None:
         """Lets go of what the loop holds open."""
         self.profiler.stop()
         self.writer.close()
+
+
+def cause_of(config: GuardConfig, guard: GuardState, metrics: StepMetrics) -> str:
+    """What was bad about the step at which the state froze, in words."""
+    found = {"loss": (metrics.loss, config.loss_spike_factor, guard.loss_mean, " nats/token")}
+    found["gradient norm"] = (metrics.grad_norm, config.spike_factor, guard.norm_mean, "")
+    for name, (value, _, _, unit) in found.items():
+        if not math.isfinite(value):
+            return f"{name} {value}{unit}"
+    for name, (value, factor, mean, unit) in found.items():
+        if metrics.bad and factor and value > factor * mean:
+            return f"{name} {value:.4g}{unit}, its running mean is {mean:.4g}"
+    return "parameters are not finite after it"

@@ -120,7 +120,7 @@ _constrain = sharding.constrain
 
 def _gather_vocabulary(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
     x = _constrain(x, axes)
-    return _constrain(x, ("batch", "length", None)) if axes == ("batch", "length", "vocabulary") else x
+    return _constrain(x, ("row_part", None, None)) if axes == ("row_part", None, "vocabulary") else x
 
 
 def _summed_chunk_gradients(hidden: jax.Array, kernel: jax.Array, d_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -132,7 +132,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     for words in sys.argv[1:]:
         data, fsdp, tensor = map(int, words.split(","))
-        partitioning = Partitioning(make_mesh(MeshConfig(data, fsdp, tensor)), MODEL)
+        partitioning = Partitioning(make_mesh(MeshConfig(data, fsdp, tensor=tensor)), MODEL)
         program = compiled(chunked, arrays(), partitioning)
         value, gradients = program(*(jax.device_put(x, p) for x, p in zip(arrays(), places(partitioning), strict=True)))
         result[words] = {

@@ -70,14 +70,24 @@ ELSEWHERE = {
         "tests/forge/test_forge_build.py",
         "config(catalogues)",
     ),
-    "HEPHAESTUS_COORDINATOR=host0:8476 HEPHAESTUS_PROCESSES=2 HEPHAESTUS_PROCESS_ID=0 python -m train ...": Elsewhere(
-        "several such processes on one machine", "tests/parallel/processes.py", "HEPHAESTUS_PROCESS_ID="
+    "python -m train --coordinator=host0:8476 --processes=2 --process_id=0 ...": Elsewhere(
+        "several processes on one machine, told by the environment; the options mean the same",
+        "tests/parallel/test_distributed.py",
+        'given("--coordinator=host0:8476", "--processes=4", "--process_id=0")',
+    ),
+    "python -m tools.compile_check --gin_file=gin/runs/tpu/llama3_8b_v5e_16x16.gin --topology=v5e:16x16": Elsewhere(
+        "a small model for a small slice",
+        "tests/compile_check/test_compile_check.py",
+        '"tools.compile_check", "--topology=',
+    ),
+    "python -m tools.launch local --processes=2 -- python -m train ...": Elsewhere(
+        "with processes of its own", "tests/tools/test_launch.py", "local"
     ),
     "python -m tools.prove_checkpoints --out DIR": Elsewhere(
         "with fewer kills", "tests/tools/test_prove_checkpoints.py", '"tools.prove_checkpoints", "--out"'
     ),
-    "python -m tools.benchmark model": Elsewhere(
-        "with a small model, in the tests' own process", "tests/tools/test_benchmark_model.py", 'main(["model", '
+    "python -m tools.benchmark train": Elsewhere(
+        "with a small model, in the tests' own process", "tests/tools/test_benchmark_steps.py", 'main(["train", '
     ),
 }
 

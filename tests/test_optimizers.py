@@ -392,7 +392,25 @@ def test_muon_knows_every_weight_of_the_decoder() -> None:
 
 
 def test_muon_refuses_a_weight_whose_sides_it_does_not_know() -> None:
-    params = {"layers": {"mlp": {"router": {"kernel": jnp.ones((2, 4, 4))}}}}
+    params = {"layers": {"mlp": {"mixer": {"kernel": jnp.ones((2, 4, 4))}}}}
     optimizer = make_optimizer(OptimizerConfig(kind="muon"))
-    with pytest.raises(KeyError, match="router"):
+    with pytest.raises(KeyError, match="mixer"):
         optimizer.update(params, optimizer.init(params), params)
+
+
+def test_muon_takes_each_expert_s_matrix_by_itself_and_leaves_the_router_to_adamw():
+    rng = np.random.default_rng(0)
+    gate, router = rng.standard_normal((LAYERS, 2, D, F)), rng.standard_normal((LAYERS, D, 2))
+    config = OptimizerConfig("muon", weight_decay=0.0)
+
+    def direction(tree: Any, kind: str = "muon") -> Any:
+        tree = {"layers": jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)}
+        optimizer = make_optimizer(dataclasses.replace(config, kind=kind))
+        return optimizer.update(tree, optimizer.init(tree), tree)[0]["layers"]
+
+    both = direction({"experts": {"gate": {"kernel": gate}, "router": {"kernel": router}}})["experts"]
+    for expert in range(2):
+        alone = direction({"mlp": {"gate": {"kernel": gate[:, expert]}}})["mlp"]["gate"]["kernel"]
+        np.testing.assert_allclose(both["gate"]["kernel"][:, expert], alone, atol=1e-5)
+    adamw = direction({"experts": {"router": {"kernel": router}}}, "adamw")["experts"]["router"]["kernel"]
+    np.testing.assert_allclose(both["router"]["kernel"], adamw, atol=1e-6)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hephaestus_jax.products import einsum_float32
+from hephaestus_jax.products import einsum_float32, project
 
 CASES = [
     ("bld,dv->blv", (4, 32, 16), (16, 320)),
@@ -50,3 +50,25 @@ def test_a_choice_by_platform_keeps_nothing_twice() -> None:
     _, backward = jax.vjp(lambda a, b: einsum_float32("ij,jk->ik", a, b), a, b)
     kept = [x for x in jax.tree.leaves(backward) if hasattr(x, "dtype")]
     assert {(x.shape, x.dtype.name) for x in kept} == {((8, 16), "bfloat16"), ((16, 32), "bfloat16")}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("shape", "kernel", "contracted"), [((2, 5, 6), (6, 3, 4), 1), ((2, 5, 3, 4), (3, 4, 6), 2)])
+def test_projection_has_the_gradients_of_tensordot(shape: tuple, kernel: tuple, contracted: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(size=size), dtype) for size in (shape, kernel))
+    right, right_backward = jax.vjp(lambda x, weight: jnp.tensordot(x, weight, contracted), x, weight)
+    found, found_backward = jax.vjp(lambda x, weight: project(x, weight, contracted), x, weight)
+    cotangent = jnp.asarray(rng.normal(size=right.shape), dtype)
+    tolerance = 1e-5 if dtype == "float32" else 2**-7
+    for a, b in zip((found, *found_backward(cotangent)), (right, *right_backward(cotangent)), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        wide_a, wide_b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        np.testing.assert_allclose(wide_a, wide_b, rtol=tolerance, atol=tolerance)
+
+
+def test_gradient_of_a_projection_is_not_transposed() -> None:
+    """The slow way that it is there to avoid: the weight's gradient turned round after its product."""
+    x, weight = jnp.ones((2, 5, 6)), jnp.ones((6, 8))
+    program = jax.make_jaxpr(jax.grad(lambda weight: jnp.sum(jnp.sin(project(x, weight, 1)))))(weight)
+    assert "transpose[" not in str(program)

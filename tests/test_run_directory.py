@@ -107,7 +107,7 @@ FREE = {
     "compute.attention": "splash",
     "compute.remat": "full",
     "compute.loss_chunk": 64,
-    "mesh": MeshConfig(2, 4, 1),
+    "mesh": MeshConfig(2, 4),
     "guard": GuardConfig("stop", 3, 10.0, 5),
     "evaluation": EvaluationConfig(10, 4, 7, ("a=b",), "v"),
     "checkpoints": CheckpointConfig(7, 1.0, 5, 100),

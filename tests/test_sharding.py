@@ -6,15 +6,16 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from hephaestus_jax.config import MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
+from hephaestus_jax.config import ExpertsConfig, MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.model.decoder import abstract_parameters, parameter_axes
-from hephaestus_jax.sharding import MESH_AXES, TABLE, Partitioning, Rule, constrain, make_mesh
+from hephaestus_jax.sharding import MESH_AXES, TABLE, Partitioning, Rule, arrange_slices, constrain, make_mesh
 from hephaestus_jax.train_step import fresh_state
 
 MODEL = ModelConfig("small", 256, 128, 384, num_layers=2, num_heads=8, num_kv_heads=4, head_dim=32)
@@ -23,13 +24,13 @@ Array = jax.ShapeDtypeStruct
 SMALL = 64  # bytes: only scalars and other numbers per layer are smaller
 
 
-def mesh(data=1, fsdp=1, tensor=1):
+def mesh(data=1, fsdp=1, tensor=1, expert=1, context=1):
     """A mesh without devices, for what needs none."""
-    return AbstractMesh((data, fsdp, tensor), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return AbstractMesh((data, fsdp, expert, context, tensor), MESH_AXES, axis_types=(AxisType.Auto,) * 5)
 
 
-def partitioning(data=1, fsdp=1, tensor=1, table=TABLE, **model):
-    return Partitioning(mesh(data, fsdp, tensor), dataclasses.replace(MODEL, **model), table)
+def partitioning(data=1, fsdp=1, tensor=1, table=TABLE, expert=1, context=1, **model):
+    return Partitioning(mesh(data, fsdp, tensor, expert, context), dataclasses.replace(MODEL, **model), table)
 
 
 @functools.cache
@@ -49,10 +50,11 @@ def by_path(tree):
 @pytest.mark.parametrize(
     "config, count, message",
     [
-        (MeshConfig(3, 1, 1), 8, "does not divide 8 devices"),
-        (MeshConfig(3, -1, 1), 8, "does not divide 8 devices"),
-        (MeshConfig(2, 2, 1), 8, "covers 4 of 8 devices; set one of the sizes to -1"),
-        (MeshConfig(2, 2, 4), 8, "does not divide 8 devices"),
+        (MeshConfig(3, 1), 8, "does not divide 8 devices"),
+        (MeshConfig(3, -1), 8, "does not divide 8 devices"),
+        (MeshConfig(2, 2), 8, "covers 4 of 8 devices; set one of the sizes to -1"),
+        (MeshConfig(2, 2, tensor=4), 8, "does not divide 8 devices"),
+        (MeshConfig(1, 1, 2, 3, 1), 8, "does not divide 8 devices"),
     ],
 )
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(config, count, message):
@@ -62,43 +64,120 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(config, count, message)
 
 def test_one_device_is_a_mesh():
     made = make_mesh(MeshConfig(), jax.devices()[:1])
-    assert dict(made.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert dict(made.shape) == {"data": 1, "fsdp": 1, "expert": 1, "context": 1, "tensor": 1}
     assert set(made.axis_types) == {AxisType.Auto}
+
+
+class Device:
+    """What `make_mesh` looks at of a device; its id counts over all slices, processes or both."""
+
+    device_kind = "cpu"
+
+    def __init__(self, id, process=0, platform="cpu", **slice_index):
+        self.id, self.process_index, self.platform = id, process, platform
+        self.__dict__.update(slice_index)
+
+
+def on_slices(count, each, platform="cpu"):
+    return [Device(id, id // 2, platform, slice_index=id // each) for id in range(count * each)]
+
+
+def ids(config, slices, devices):
+    return np.vectorize(lambda device: device.id)(arrange_slices(config.axes, slices, devices))
+
+
+def test_slices_are_the_outermost_part_of_data_then_of_fsdp():
+    config = MeshConfig(data=2, fsdp=2, tensor=2, slices=2)
+    devices = on_slices(2, 4)
+    assert ids(config, 2, devices[4:] + devices[:4]).tolist() == np.arange(8).reshape(2, 2, 1, 1, 2).tolist()
+    # data=2 over 4 slices: two of them to a replica, which fsdp joins; within a slice `tensor` varies fastest
+    both = ids(MeshConfig(data=2, fsdp=4, context=2, slices=4), 4, on_slices(4, 4))
+    assert both.shape == (2, 4, 1, 2, 1)
+    slices = both // 4
+    assert (slices == np.array([[0, 0, 1, 1], [2, 2, 3, 3]])[:, :, None, None, None]).all()
+    # a replica within a slice: data takes both slices and more
+    assert (ids(MeshConfig(data=4, fsdp=2, slices=2), 2, on_slices(2, 4)) == np.arange(8).reshape(4, 2, 1, 1, 1)).all()
+
+
+def test_processes_are_slices_where_devices_know_of_none():
+    devices = [Device(id, process=id // 4) for id in range(8)]
+    assert ids(MeshConfig(data=2, fsdp=4, slices=2), 2, devices).ravel().tolist() == list(range(8))
+
+
+@pytest.mark.parametrize(
+    "config, devices, message",
+    [
+        (MeshConfig(fsdp=8), on_slices(2, 4, "tpu"), "the devices lie on 2 slices; set MeshConfig.slices to 2"),
+        (MeshConfig(fsdp=8, slices=4), on_slices(2, 4), "is 4, and the devices lie on 2 slices; set it to 2"),
+        (MeshConfig(fsdp=8, slices=2), [Device(id) for id in range(8)], "lie on 1 processes; set it to 1"),
+        (
+            MeshConfig(fsdp=1, tensor=8, slices=2), on_slices(2, 4),
+            "data=1 × fsdp=1 does not divide over 2 slices; choose data, or data and fsdp together, as a multiple",
+        ),
+    ],
+)  # fmt: skip
+def test_a_mesh_that_does_not_fit_the_slices_is_refused(config, devices, message):
+    with pytest.raises(UserError, match=message):
+        make_mesh(config, devices)
 
 
 # The table
 
 
+SPREAD = ("fsdp", "expert", "context")  # what `embed` is divided over
+
+
+def specs_of(tree):
+    return {name: tuple(sharding.spec) for name, sharding in by_path(tree).items()}
+
+
 def test_parameters_are_split_as_the_table_says():
-    specs = by_path(jax.tree.map(lambda s: s.spec, partitioning(2, 2, 2).tree(AXES)))
-    assert {name: tuple(spec) for name, spec in specs.items()} == {
-        "embedder/embedding": ("tensor", "fsdp"),
+    assert specs_of(partitioning(2, 2, 2).tree(AXES)) == {
+        "embedder/embedding": ("tensor", SPREAD),
         "final_norm/scale": (None,),
-        "head/kernel": ("fsdp", "tensor"),
+        "head/kernel": (SPREAD, "tensor"),
         "layers/attention_norm/scale": (None, None),
-        "layers/attention/query/kernel": (None, "fsdp", "tensor", None),
-        "layers/attention/key/kernel": (None, "fsdp", "tensor", None),
-        "layers/attention/value/kernel": (None, "fsdp", "tensor", None),
-        "layers/attention/out/kernel": (None, "tensor", None, "fsdp"),
+        "layers/attention/query/kernel": (None, SPREAD, "tensor", None),
+        "layers/attention/key/kernel": (None, SPREAD, "tensor", None),
+        "layers/attention/value/kernel": (None, SPREAD, "tensor", None),
+        "layers/attention/out/kernel": (None, "tensor", None, SPREAD),
         "layers/mlp_norm/scale": (None, None),
-        "layers/mlp/gate/kernel": (None, "fsdp", "tensor"),
-        "layers/mlp/up/kernel": (None, "fsdp", "tensor"),
-        "layers/mlp/down/kernel": (None, "tensor", "fsdp"),
+        "layers/mlp/gate/kernel": (None, SPREAD, "tensor"),
+        "layers/mlp/up/kernel": (None, SPREAD, "tensor"),
+        "layers/mlp/down/kernel": (None, "tensor", SPREAD),
     }
 
 
-def test_rows_are_split_over_data_and_fsdp():
-    here = partitioning(2, 4)
-    assert here.batch.spec == PartitionSpec(("data", "fsdp"), None)
-    assert here.row_shards == 8
-    assert here.batch.shard_shape((16, 5)) == (2, 5)
+EXPERTS = ExpertsConfig(num_experts=8, experts_per_token=2, mlp_dim=64)
+
+
+def test_experts_are_split_over_their_axis_and_the_rest_of_them_over_the_others():
+    specs = specs_of(partitioning(expert=2, experts=EXPERTS).tree(parameter_axes(MODEL_WITH_EXPERTS)))
+    assert {name: spec for name, spec in specs.items() if "experts" in name} == {
+        "layers/experts/router/kernel": (None, SPREAD, None),
+        "layers/experts/gate/kernel": (None, "expert", ("fsdp", "context"), "tensor"),
+        "layers/experts/up/kernel": (None, "expert", ("fsdp", "context"), "tensor"),
+        "layers/experts/down/kernel": (None, "expert", "tensor", ("fsdp", "context")),
+    }
+    assert not any("mlp/" in name for name in specs)
+
+
+MODEL_WITH_EXPERTS = dataclasses.replace(MODEL, experts=EXPERTS)
+
+
+def test_rows_are_split_over_data_fsdp_and_expert_and_come_whole():
+    here = partitioning(2, 4, expert=2, context=2)
+    assert here.batch.spec == PartitionSpec(("data", "fsdp", "expert"), None)
+    assert (here.row_shards, here.context) == (16, 2)
+    assert here.batch.shard_shape((32, 6)) == (2, 6)
+    assert here.sharding(("batch", "length")).shard_shape((32, 6)) == (2, 3)
 
 
 @pytest.mark.parametrize(
     "axis, field, size, mesh_axes, mend",
     [
         ("vocabulary", "vocab_size", 16385, "tensor=2", "pad ModelConfig.vocab_size to 16386, a multiple of 2"),
-        ("embed", "embed_dim", 129, "fsdp=2", "choose fsdp so that it divides ModelConfig.embed_dim"),
+        ("embed", "embed_dim", 129, "fsdp=2", "product divides ModelConfig.embed_dim"),
         ("mlp", "mlp_dim", 383, "tensor=2", "choose tensor so that it divides ModelConfig.mlp_dim"),
     ],
 )
@@ -117,16 +196,17 @@ def test_heads_must_divide():
 
 def test_fewer_kv_heads_than_tensor_are_whole_and_said_to_be():
     here = partitioning(1, 2, 8)
-    assert here.spec(("embed", "kv_heads", "head_dim")) == PartitionSpec("fsdp", None, None)
-    assert here.spec(("embed", "heads", "head_dim")) == PartitionSpec("fsdp", "tensor", None)
+    assert here.spec(("embed", "kv_heads", "head_dim")) == PartitionSpec(SPREAD, None, None)
+    assert here.spec(("embed", "heads", "head_dim")) == PartitionSpec(SPREAD, "tensor", None)
     assert "  kv_heads (4): whole: fewer than the 8 devices of tensor" in here.describe()
     here.check(state_of(), AXES, large_bytes=SMALL)  # nothing else is
 
 
 def test_the_description_says_what_is_split_and_what_is_whole():
     lines = partitioning(2, 4, 2).describe()
-    assert lines[0] == "mesh data=2 × fsdp=4 × tensor=2"
-    assert [line.split(" (")[0].split(":")[0].strip() for line in lines[1:]] == list(TABLE)
+    assert lines[0] == "mesh data=2 × fsdp=4 × expert=1 × context=1 × tensor=2"
+    named = [line.split(" (")[0].split(":")[0].strip() for line in lines[1:]]
+    assert named == [name for name in TABLE if name not in ("experts", "expert_embed", "expert_mlp", "router")]
     assert "  embed (128): split over fsdp: 32 on each of 4, whole over data" in lines
     assert "  heads (8): split over tensor: 4 on each of 2" in lines
     assert "  batch: split over data × fsdp" in lines
@@ -183,12 +263,12 @@ def test_factored_moments_keep_the_axes_that_are_left():
     specs = {path: tuple(s.spec) for path, s in by_path(here.state({"row": moments}, AXES)).items()}
     assert specs == {
         "row/embedder/embedding": ("tensor",),
-        "row/head/kernel": ("fsdp",),
+        "row/head/kernel": (SPREAD,),
         "row/layers/attention/query/kernel": (None, "tensor", None),
-        "row/layers/attention/key/kernel": (None, "fsdp", "tensor"),
+        "row/layers/attention/key/kernel": (None, SPREAD, "tensor"),
         "row/layers/attention/out/kernel": (),
         "row/layers/mlp/gate/kernel": (None, "tensor"),
-        "row/layers/mlp/down/kernel": ("tensor", "fsdp"),
+        "row/layers/mlp/down/kernel": ("tensor", SPREAD),
     }
     here.check({"row": moments}, AXES, large_bytes=SMALL)
 
@@ -201,23 +281,25 @@ def test_equal_dimensions_are_read_as_the_ones_that_are_split_further():
 
 
 @given(
-    sizes=st.tuples(*[st.sampled_from([1, 2, 4, 8])] * 3),
+    sizes=st.tuples(*[st.sampled_from([1, 2, 4])] * 5),
     kv_heads=st.sampled_from([1, 2, 4, 8]),
     tied=st.booleans(),
+    experts=st.sampled_from([None, EXPERTS]),
     optimizer=st.sampled_from(["adamw", "muon", "adafactor"]),
 )
 @settings(max_examples=25, deadline=None)
-def test_every_matrix_is_divided_over_fsdp_and_tensor(sizes, kv_heads, tied, optimizer):
-    model = dataclasses.replace(MODEL, num_kv_heads=kv_heads, tied_embeddings=tied)
+def test_every_matrix_is_divided_over_every_axis_but_data(sizes, kv_heads, tied, experts, optimizer):
+    model = dataclasses.replace(MODEL, num_kv_heads=kv_heads, tied_embeddings=tied, experts=experts)
     here, state, axes = Partitioning(mesh(*sizes), model), state_of(optimizer, model), parameter_axes(model)
     here.check(state, axes, large_bytes=SMALL)
     shapes, shardings = by_path(state.params), by_path(here.state(state, axes).params)
-    _, fsdp, tensor = sizes
+    _, fsdp, tensor, expert, context = sizes
     for path, array in shapes.items():
         if not path.endswith("scale"):
-            few = kv_heads < tensor and ("key" in path or "value" in path)
+            whole = "router" in path or (kv_heads < tensor and ("key" in path or "value" in path))
             part = shardings[path].shard_shape(array.shape)
-            assert math.prod(array.shape) == math.prod(part) * fsdp * (1 if few else tensor), path
+            parts = fsdp * expert * context * (1 if whole else tensor)
+            assert math.prod(array.shape) == math.prod(part) * parts, path
 
 
 # What the check refuses
@@ -228,14 +310,15 @@ def with_rules(**rules):
 
 
 def test_a_rule_that_nothing_uses_is_an_error():
-    table = with_rules(expert=Rule(("tensor",)))
-    with pytest.raises(UserError, match="rule expert -> tensor is used by no parameter and no row"):
+    table = with_rules(depth=Rule(("tensor",)))
+    with pytest.raises(UserError, match="rule depth -> tensor is used by no parameter and no row"):
         partitioning(tensor=2, table=table).check(state_of(), AXES)
     partitioning(tensor=1, table=table).check(state_of(), AXES)
 
 
 def test_a_mesh_axis_that_divides_nothing_is_an_error():
-    table = with_rules(**{name: Rule(whole=("tensor",)) for name in ("vocabulary", "mlp", "heads", "kv_heads")})
+    split = ("vocabulary", "mlp", "heads", "kv_heads", "expert_mlp")
+    table = with_rules(**{name: Rule(whole=("tensor",)) for name in split})
     with pytest.raises(UserError, match="mesh axis tensor=4 divides nothing of this model; set MeshConfig.tensor to 1"):
         partitioning(1, 2, 4, table=table).check(state_of(), AXES)
     partitioning(1, 2, 1, table=table).check(state_of(), AXES)

@@ -27,6 +27,10 @@ REQUIRED = {
     "runs/pretrain": ("RUN_DIR=runs/base", "MIXTURE=rows/base"),
     "runs/continual_pretrain": ("RUN_DIR=runs/agent", "MIXTURE=rows/agent", "INIT_FROM=models/base"),
 }
+REQUIRED |= {
+    f"runs/tpu/{file.stem}": REQUIRED["runs/continual_pretrain" if "INIT_FROM" in file.read_text() else "runs/pretrain"]
+    for file in sorted((ROOT / "gin" / "runs" / "tpu").glob("*.gin"))
+}
 BASE = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 512, "hidden_size": 64,
     "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -68,8 +72,8 @@ def test_operative_configuration(name: str) -> None:
 
 
 def test_every_shipped_file_is_looked_at() -> None:
-    files = [file for folder in ("runs", "models") for file in (ROOT / "gin" / folder).iterdir()]
-    shipped = {f"{file.parent.name}/{file.stem}" for file in files}
+    files = [file for folder in ("runs", "models") for file in (ROOT / "gin" / folder).rglob("*.gin")]
+    shipped = {str(file.relative_to(ROOT / "gin").with_suffix("")) for file in files}
     assert shipped - {"runs/training"} == {*REQUIRED, *RECIPES, *MODELS}
     assert {file.name for file in GOLDEN.iterdir()} == {golden(name).name for name in (*REQUIRED, *RECIPES, *MODELS)}
 

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
 from hephaestus_jax.checkpoints import orbax_noise, storage
+from hephaestus_jax.checkpoints.local import LocalSaves, Parent
 from hephaestus_jax.checkpoints.processes import Damaged, on_first, together
 from hephaestus_jax.config import CheckpointConfig
-from hephaestus_jax.distributed import is_main
+from hephaestus_jax.distributed import is_main, lost_a_process
 from hephaestus_jax.errors import UserError
 
 _SAVE_TIMEOUT_SECONDS = 2 * 60 * 60  # of one save in the background, and of waiting for other processes there
@@ -40,12 +44,14 @@ class Restored:
         state: arrays in the tree and shardings that were asked for.
         facts: the JSON that was saved with it.
         set_aside: paths of damaged newer checkpoints, which were moved there.
+        source: where it was found, in words.
     """
 
     step: int
     state: Any
     facts: dict[str, Any]
     set_aside: tuple[str, ...] = ()
+    source: str = ""
 
 
 class Checkpointer:
@@ -81,6 +87,8 @@ class Checkpointer:
         self._clock = _Clock(60 * config.every_minutes)
         self._writing: int | None = None  # a step whose save was not waited for yet
         self._failed = False  # a save did, and that was said
+        self._abandoned = False  # a save failed in another process, and will never be finished in this one
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         handler = ocp.CompositeCheckpointHandler(
             **{
                 storage.STATE: ocp.PyTreeCheckpointHandler(use_compression=False),  # floats hardly compress
@@ -89,6 +97,7 @@ class Checkpointer:
             }
         )
         self._writer = ocp.AsyncCheckpointer(handler, timeout_secs=_SAVE_TIMEOUT_SECONDS)
+        self._local = LocalSaves(config.local_dir) if config.local_dir else None
         for name in on_first(self._prepare):
             _say(f"removed {self._path / name}, a save that was not finished")
 
@@ -149,27 +158,95 @@ class Checkpointer:
         self.last_saved = step
         self._clock.restart()
 
+    def should_save_locally(self, step: int) -> bool:
+        """Whether the state after `step` steps is due to be saved on the hosts' own disks."""
+        return self._local is not None and step % self.config.local_every_steps == 0 and step != self.last_saved
+
+    def save_locally(self, step: int, state: Any, facts: Mapping[str, Any]) -> None:
+        """Saves the state on the hosts' own disks, as soon as there is a whole checkpoint; arguments as for `save`."""
+        assert self._local is not None
+        if parents := self._parents():
+            arrays = jax.block_until_ready(storage.named_leaves(state))
+            with self._blocking():
+                self._local.save(step, arrays, facts, parents[-1])
+
+    def _parents(self) -> list[Parent]:
+        """What says which whole checkpoints there are, ascending."""
+
+        def read() -> list[dict[str, Any]]:
+            return [asdict(Parent.of(self._path, step)) for step in storage.whole_steps(self._path)]
+
+        try:
+            return [Parent(**value) for value in on_first(read)]
+        except Damaged:  # which a restore will tell of
+            return []
+
     def wait(self) -> None:
         """Waits until everything saved lies on disk, and deletes checkpoints that need not be kept.
 
         Raises:
             UserError: a save failed; the checkpoints before it are whole.
         """
+        self._wait(self._finished_together if jax.process_count() > 1 else self._writer.wait_until_finished)
+
+    def _wait(self, finished: Callable[[], None]) -> None:
         with self._blocking():
             with self._failures_as_one_line():
-                self._writer.wait_until_finished()
+                finished()
             if self._writing is not None and is_main():
                 self._delete_old()
             self._writing = None
 
+    def _finished_together(self) -> None:
+        """Returns when the save is finished on all processes, or raises when it failed on one.
+
+        Orbax waits at a barrier for processes that are gone, 100 seconds and more; a collective fails at once.
+        """
+        waiting = self._waiter.submit(self._writer.wait_until_finished)
+        for pause in itertools.chain([0.01] * 10, itertools.repeat(0.1)):
+            done = waiting.done()
+            mine = np.array([done, done and waiting.exception() is not None])
+            all_done, failed = np.asarray(multihost_utils.process_allgather(mine)).T
+            if failed.any() or all_done.all():
+                break
+            time.sleep(pause)
+        if done:
+            waiting.result()
+        if failed.any():
+            self._abandoned = not done
+            raise OSError("another process could not write its part")
+
     def close(self) -> None:
         """Waits as `wait` does, and ends the background threads."""
+        self._close(self.wait)
+
+    def _close(self, wait: Callable[[], None]) -> None:
+        lost = self._abandoned  # then the writer waits for a process that does not come; the end of this one ends it
         try:
             if not self._failed:  # Orbax would raise the same failure once more
-                self.wait()
+                wait()
+        except (UserError, RuntimeError, ValueError) as error:
+            lost = self._abandoned or lost_a_process(error)
+            raise
         finally:
-            with contextlib.suppress(OSError, ValueError) if self._failed else contextlib.nullcontext():
-                self._writer.close()
+            if not lost:
+                self._waiter.shutdown()
+                with contextlib.suppress(OSError, ValueError) if self._failed else contextlib.nullcontext():
+                    self._writer.close()
+                if self._local is not None:
+                    self._local.close()
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Closes it, unless another process is gone: the open save waits for that one, and a resume removes it."""
+        if error is None:
+            self.close()
+        elif not lost_a_process(error):  # perhaps in this process only: the others are elsewhere
+            self._close(lambda: self._wait(self._writer.wait_until_finished))
+        elif self._local is not None:
+            self._local.wait()
 
     def _delete_old(self) -> None:
         every = self.config.keep_every_steps
@@ -191,6 +268,8 @@ class Checkpointer:
         try:
             yield
         except (OSError, ValueError) as error:
+            if lost_a_process(error):
+                raise
             step, self._writing, self.last_saved, self._failed = self._writing, None, None, True
             if is_main():
                 storage.remove_failed(self._path)
@@ -200,38 +279,65 @@ class Checkpointer:
                 f"cannot save step {step} to {self._path}: {storage.reason(error)}; {last}; mend that and start again"
             ) from error
 
+    def drop_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, all but the oldest, so that the run goes back behind them."""
+        self.wait()
+        if self._local is not None:
+            self._local.clear()
+        on_first(lambda: self._drop_after(step))
+
+    def _drop_after(self, step: int) -> None:
+        for later in reversed(storage.whole_steps(self._path)[1:]):
+            if later > step:
+                storage.delete(self._path, later)
+
     # ---- restoring
 
-    def restore(self, abstract_state: Any) -> Restored | None:
-        """The newest whole checkpoint, or None if nothing was ever saved here.
+    def restore(self, abstract_state: Any, later: Collection[str] = ()) -> Restored | None:
+        """The newest whole checkpoint or newer local save, or None if nothing was ever saved here.
 
         Contents are compared with the digests taken at save. A damaged checkpoint is named on standard error and
         moved to `set_aside`, and the one before it is tried.
 
         Args:
             abstract_state: tree of `jax.ShapeDtypeStruct` with the shardings wanted, on any mesh.
+            later: names of arrays that earlier versions of the project did not save; zeros where they are not there.
 
         Raises:
             UserError: the saved state has other arrays than the one asked for (nothing is set aside), every
                 checkpoint is damaged, or the storage cannot be read.
         """
         self.wait()
+        if self._local is not None:
+            if (found := self._restore_locally(self._local, abstract_state)) is not None:
+                return found
+            self._local.clear()
         moved: list[str] = []
         for step in reversed(on_first(lambda: storage.whole_steps(self._path))):
             try:
-                state, facts = _read_checked(self._path / str(step), abstract_state)
+                state, facts = _read_checked(self._path / str(step), abstract_state, later=later)
             except Damaged as damage:
                 moved.append(on_first(functools.partial(storage.set_aside, self._path, step)))
                 _say(f"checkpoint {self._path / str(step)} is damaged: {damage}; set aside as {moved[-1]}")
                 continue
             self.last_saved = step
-            return Restored(step, state, facts, tuple(moved))
+            return Restored(step, state, facts, tuple(moved), self.directory)
         if aside := on_first(lambda: storage.names_set_aside(self._path)):
             raise UserError(
                 f"no whole checkpoint in {self._path}; damaged ones are in {storage.SET_ASIDE} ({', '.join(aside)}):"
                 " mend one and move it back, or give the run another directory to start afresh"
             )
         return None
+
+    def _restore_locally(self, local: LocalSaves, abstract_state: Any) -> Restored | None:
+        parents = self._parents()
+        wanted = storage.named_leaves(abstract_state)
+        if not parents or (found := local.restore(wanted, parents)) is None:
+            return None
+        step, arrays, facts, others = found
+        given = f" ({len(others)} of {jax.process_count()} processes got theirs from others)" if others else ""
+        state = jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in wanted])
+        return Restored(step, state, facts, source=f"the hosts' own disks{given}")
 
 
 def newest_step(directory: str | os.PathLike) -> int:
@@ -275,7 +381,9 @@ def restore_parts(directory: str | os.PathLike, abstract: Mapping[str, Any], ste
     return Restored(chosen, state, facts)
 
 
-def _read_checked(path: epath.Path, abstract: Any, partial: bool = False) -> tuple[Any, dict[str, Any]]:
+def _read_checked(
+    path: epath.Path, abstract: Any, partial: bool = False, later: Collection[str] = ()
+) -> tuple[Any, dict[str, Any]]:
     """The state and facts of one checkpoint.
 
     Raises:
@@ -285,10 +393,12 @@ def _read_checked(path: epath.Path, abstract: Any, partial: bool = False) -> tup
     wanted = storage.named_leaves(abstract)
     index = together(lambda: storage.read_index(path))
     facts = together(lambda: storage.read_facts(path, index))
-    _check_same_arrays(path, index, wanted, partial)
-    arrays = together(lambda: storage.read_arrays(path, wanted))
+    saved = {name: array for name, array in wanted.items() if name in index.arrays or name not in later}
+    _check_same_arrays(path, index, saved, partial)
+    arrays = together(lambda: storage.read_arrays(path, saved))
     if damage := index.damage(arrays):
         raise Damaged(damage)
+    arrays |= {name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in wanted.items() if name not in saved}
     return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted]), facts
 
 

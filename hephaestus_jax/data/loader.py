@@ -108,6 +108,7 @@ class Loader:
         batches: how many to deliver; without end by default.
         prefetch: batches ready or under way at any time, each 16 · N · L bytes.
         threads: batches assembled at the same time; TensorStore reads the rows of each in threads of its own.
+        jump: from the row that a batch would begin with to the one that it does begin with, where rows are left out.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Loader:
         batches: int | None = None,
         prefetch: int = 8,
         threads: int = 2,
+        jump: Callable[[int], int] = lambda row: row,
     ) -> None:
         missing = [name for name in mixture.task_names if name not in mixture.caches]
         if missing:
@@ -130,7 +132,7 @@ class Loader:
         self.next_row = next_row
         self.bytes_delivered = 0
         self._places = _check_places(host_rows, batch_size)
-        first_rows = itertools.islice(itertools.count(next_row, batch_size), batches)
+        first_rows = itertools.islice(_first_rows(next_row, batch_size, jump), batches)
         self._ahead = _ReadAhead(self.assemble, first_rows, prefetch, threads)
 
     @property
@@ -173,6 +175,13 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _first_rows(row: int, batch_size: int, jump: Callable[[int], int]) -> Iterator[int]:
+    while True:
+        row = jump(row)
+        yield row
+        row += batch_size
 
 
 def evaluation_batches(

@@ -8,6 +8,11 @@ are one `lax.scan`, so that neither the compiled program nor its compile time gr
     layers/attention/query/kernel [Y, D, N, H]         layers/mlp/gate/kernel, up/kernel [Y, D, F]
     layers/attention/key/kernel, value/kernel [Y, D, K, H]   layers/mlp/down/kernel [Y, F, D]
     layers/attention/out/kernel [Y, N, H, D]           head/kernel [D, V], absent when embeddings are tied
+
+A model with experts has, in place of layers/mlp:
+
+    layers/experts/router/kernel [Y, D, E]             layers/experts/gate/kernel, up/kernel [Y, E, D, F]
+                                                       layers/experts/down/kernel [Y, E, F, D]
 """
 
 from __future__ import annotations
@@ -18,21 +23,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from hephaestus_jax.config import ComputeConfig, DType, ModelConfig
+from hephaestus_jax.model.context_attention import row_order
+from hephaestus_jax.model.experts import RouterSums
 from hephaestus_jax.model.layers import (
     HIDDEN,
     DecoderLayer,
     Projection,
     RMSNorm,
-    attention_function,
+    choose_methods,
     parameter,
     truncated_normal,
 )
 from hephaestus_jax.model.rotary import rotation
 from hephaestus_jax.products import PRODUCT, precise
-from hephaestus_jax.sharding import constrain
+from hephaestus_jax.sharding import active, constrain
 
 Parameters = dict[str, Any]
 
@@ -48,9 +56,11 @@ class Embedder(nnx.Module):
         # an id outside the vocabulary becomes NaN, which the training step notices; clamping would hide it
         table_VD = jnp.asarray(self.embedding[...], dtype)
         # Each device looks up its slice of D for all rows of its replica: tokens travel, not the table.
-        tokens_BL = constrain(tokens_BL, ("replica_batch", "length"))
+        tokens_BL = constrain(tokens_BL, ("replica_batch", None))
         x_BLD = table_VD.at[tokens_BL].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-        return constrain(x_BLD, ("replica_batch", "length", "embed"))
+        x_BLD = constrain(x_BLD, ("replica_batch", None, "embed"))
+        # Mesh axis by mesh axis from D to where the layers want it, which the compiler knows how to exchange.
+        return constrain(x_BLD, ("replica_batch", "length", "replica_embed"))
 
 
 class Decoder(nnx.Module):
@@ -67,19 +77,23 @@ class Decoder(nnx.Module):
             self.head = Projection(head_key, (config.embed_dim, config.vocab_size), ("embed", "vocabulary"))
 
     def __call__(
-        self, tokens_BL: jax.Array, segment_ids_BL: jax.Array, positions_BL: jax.Array, compute: ComputeConfig
-    ) -> jax.Array:
-        length = tokens_BL.shape[1]
-        attend = attention_function(self.config, compute, length, jax.default_backend())
+        self,
+        tokens_BL: jax.Array,
+        segment_ids_BL: jax.Array,
+        positions_BL: jax.Array,
+        compute: ComputeConfig,
+        places: np.ndarray,
+    ) -> tuple[jax.Array, RouterSums | None]:
+        methods = choose_methods(self.config, compute, places)
         turns = rotation(self.config, positions_BL)
         graph, stacked = nnx.split(self.layers)
 
-        def layer(x_BLD: jax.Array, weights: nnx.State) -> tuple[jax.Array, None]:
-            return nnx.merge(graph, weights)(x_BLD, segment_ids_BL, turns, attend), None
+        def layer(x_BLD: jax.Array, weights: nnx.State) -> tuple[jax.Array, RouterSums | None]:
+            return nnx.merge(graph, weights)(x_BLD, segment_ids_BL, turns, methods)
 
         x_BLD = constrain(self.embedder(tokens_BL, compute.dtype), HIDDEN)
-        x_BLD, _ = jax.lax.scan(_remat(layer, compute.remat), x_BLD, stacked)
-        return self.final_norm(x_BLD)
+        x_BLD, sums = jax.lax.scan(_remat(layer, compute.remat), x_BLD, stacked)
+        return self.final_norm(x_BLD), sums
 
 
 def _remat(layer: Callable, policy: str) -> Callable:
@@ -151,11 +165,61 @@ def decode(
     Raises:
         UserError: the attention backend cannot do what is asked.
     """
+    places = row_places(tokens_BL.shape[1])
+    tokens_BL, segment_ids_BL, positions_BL = (in_order(x, places) for x in (tokens_BL, segment_ids_BL, positions_BL))
+    hidden_BLD, _ = decode_in_order(params, config, compute, tokens_BL, segment_ids_BL, positions_BL, places)
+    return hidden_BLD if places_are_natural(places) else hidden_BLD[:, np.argsort(places)]
+
+
+def decode_in_order(
+    params: Mapping[str, Any],
+    config: ModelConfig,
+    compute: ComputeConfig,
+    tokens_BL: jax.Array,
+    segment_ids_BL: jax.Array,
+    positions_BL: jax.Array,
+    places: np.ndarray,
+) -> tuple[jax.Array, RouterSums | None]:
+    """As `decode`, for rows whose tokens are in the order that the mesh divides them in, as its result is.
+
+    Args:
+        places: from `row_places`, the place in the row of each index.
+
+    Returns:
+        hidden states, and for a model with experts the router's sums by layer and part of the batch, [Y, P, ...].
+    """
     graph, blueprint = _blueprint(config)
     state = jax.tree.map(lambda leaf: leaf, blueprint)  # a copy, since the next line writes into it
     nnx.replace_by_pure_dict(state, dict(params))
     with precise(compute.dtype):
-        return nnx.merge(graph, state)(tokens_BL, segment_ids_BL, positions_BL, compute)
+        return nnx.merge(graph, state)(tokens_BL, segment_ids_BL, positions_BL, compute, places)
+
+
+def row_places(length: int) -> np.ndarray:
+    """The place in the row of each index, in the order that the active partitioning divides rows in.
+
+    Raises:
+        UserError: rows of this length do not divide over mesh axis `context`.
+    """
+    return row_order(length, row_parts())
+
+
+def row_parts() -> int:
+    """The number of parts that the active partitioning divides the tokens of a row into."""
+    partitioning = active()
+    return 1 if partitioning is None else partitioning.context
+
+
+def in_order(x_BL: jax.Array, places: np.ndarray) -> jax.Array:
+    """Whole rows [B, L] with their tokens in that order, divided over the mesh."""
+    if places_are_natural(places):
+        return x_BL
+    return constrain(constrain(x_BL, ("batch", "row"))[:, places], ("batch", "length"))
+
+
+def places_are_natural(places: np.ndarray) -> bool:
+    """Whether each index is its own place."""
+    return bool((places == np.arange(len(places))).all())
 
 
 def output_kernel(params: Mapping[str, Any]) -> jax.Array:

@@ -6,16 +6,20 @@ outputs are in the dtype of its input, whatever the dtype of its parameters.
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
-from hephaestus_jax.config import ComputeConfig, ModelConfig
-from hephaestus_jax.model import attention
+from hephaestus_jax.config import ComputeConfig, ExpertsConfig, ModelConfig
+from hephaestus_jax.model import attention, context_attention, experts, grouped_products
 from hephaestus_jax.model.rotary import Rotation, rotate
-from hephaestus_jax.sharding import constrain
+from hephaestus_jax.products import project
+from hephaestus_jax.sharding import active, constrain, platform
 
 STDDEV = 0.02
 HIDDEN = ("batch", "length", "embed_activation")
@@ -61,7 +65,7 @@ class Projection(nnx.Module):
         self.contracted = contracted
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.tensordot(x, self.kernel[...].astype(x.dtype), axes=self.contracted)
+        return project(x, self.kernel[...].astype(x.dtype), self.contracted)
 
 
 class Attention(nnx.Module):
@@ -101,22 +105,59 @@ class SwiGLU(nnx.Module):
         return self.down(constrain(wide_BLF, ("batch", "length", "mlp")))
 
 
+class Experts(nnx.Module):
+    """A mixture of experts, each a SwiGLU feed-forward; see `experts`."""
+
+    def __init__(self, config: ModelConfig, mixture: ExpertsConfig, key: jax.Array):
+        router_key, gate_key, up_key, down_key = jax.random.split(key, 4)
+        embed, count, width = config.embed_dim, mixture.num_experts, mixture.mlp_dim
+        into, out_of = ("experts", "expert_embed", "expert_mlp"), ("experts", "expert_mlp", "expert_embed")
+        self.config = mixture
+        self.router = Projection(router_key, (embed, count), ("embed", "router"))
+        self.gate = Projection(gate_key, (count, embed, width), into)
+        self.up = Projection(up_key, (count, embed, width), into)
+        self.down = Projection(down_key, (count, width, embed), out_of, stddev=residual_stddev(config))
+
+    def __call__(
+        self, x_BLD: jax.Array, segment_ids_BL: jax.Array, grouped: grouped_products.GroupedProduct
+    ) -> tuple[jax.Array, experts.RouterSums]:
+        matrices = experts.Matrices(*(projection.kernel[...] for projection in (self.gate, self.up, self.down)))
+        router_DE = self.router.kernel[...]
+        return experts.feed_forward(x_BLD, segment_ids_BL, router_DE, matrices, self.config, grouped)
+
+
+class Methods(NamedTuple):
+    """How the parts of a layer are computed."""
+
+    attend: attention.AttentionFunction
+    grouped: grouped_products.GroupedProduct
+
+
 class DecoderLayer(nnx.Module):
-    """x + attention(norm x), then x + feed-forward(norm x)."""
+    """x + attention(norm x), then x + feed-forward(norm x); the latter may be a mixture of experts."""
 
     def __init__(self, config: ModelConfig, key: jax.Array):
         attention_key, mlp_key = jax.random.split(key)
         self.attention_norm = RMSNorm(config)
         self.attention = Attention(config, attention_key)
         self.mlp_norm = RMSNorm(config)
-        self.mlp = SwiGLU(config, mlp_key)
+        if config.experts is None:
+            self.mlp = SwiGLU(config, mlp_key)
+        else:
+            self.experts = Experts(config, config.experts, mlp_key)
 
     def __call__(
-        self, x_BLD: jax.Array, segment_ids_BL: jax.Array, positions: Rotation, attend: attention.AttentionFunction
-    ) -> jax.Array:
-        attended = self.attention(self.attention_norm(x_BLD), segment_ids_BL, positions, attend)
+        self, x_BLD: jax.Array, segment_ids_BL: jax.Array, positions: Rotation, methods: Methods
+    ) -> tuple[jax.Array, experts.RouterSums | None]:
+        """The hidden states, and what the router did if there is one."""
+        attended = self.attention(self.attention_norm(x_BLD), segment_ids_BL, positions, methods.attend)
         x_BLD = constrain(x_BLD + attended, HIDDEN)
-        return constrain(x_BLD + self.mlp(self.mlp_norm(x_BLD)), HIDDEN)
+        normed_BLD, sums = self.mlp_norm(x_BLD), None
+        if hasattr(self, "experts"):
+            fed_BLD, sums = self.experts(normed_BLD, segment_ids_BL, methods.grouped)
+        else:
+            fed_BLD = self.mlp(normed_BLD)
+        return constrain(x_BLD + fed_BLD, HIDDEN), sums
 
 
 def residual_stddev(config: ModelConfig) -> float:
@@ -124,15 +165,32 @@ def residual_stddev(config: ModelConfig) -> float:
     return STDDEV / math.sqrt(2 * config.num_layers)
 
 
-def attention_function(
-    config: ModelConfig, compute: ComputeConfig, length: int, platform: str
-) -> attention.AttentionFunction:
-    """The attention that `compute` names, computed again in the backward pass where `compute.remat` says so."""
-    grouped = config.num_kv_heads < config.num_heads
+def choose_methods(config: ModelConfig, compute: ComputeConfig, places: np.ndarray) -> Methods:
+    """What `compute` names, for rows whose tokens are at these places; see `attention` and `grouped_products`."""
+    grouped = grouped_products.choose(compute.experts, platform())
+    return Methods(attention_function(config, compute, places), grouped)
+
+
+def attention_function(config: ModelConfig, compute: ComputeConfig, places: np.ndarray) -> attention.AttentionFunction:
+    """The attention that `compute` names, computed again in the backward pass where `compute.remat` says so.
+
+    Raises:
+        UserError: it cannot do what is asked.
+    """
+    grouped, masking = config.num_kv_heads < config.num_heads, attention.Masking()
+    partitioning = active()
     backend = attention.choose(
-        compute.attention, dtype=compute.dtype, length=length, grouped=grouped, platform=platform
+        compute.attention,
+        dtype=compute.dtype,
+        length=len(places),
+        grouped=grouped,
+        platform=platform(),
+        masking=masking,
     )
+    if partitioning is not None and partitioning.context > 1:
+        return context_attention.choose(compute.attention, masking, places)
     assert backend.function is not None
+    function = functools.partial(backend.function, masking=masking)
     if compute.remat == "attention" and not backend.recomputes:
-        return jax.checkpoint(backend.function, prevent_cse=False)
-    return backend.function
+        return jax.checkpoint(function, prevent_cse=False)
+    return function

@@ -64,6 +64,29 @@ def test_what_is_restored_is_what_was_saved_and_trains_on_alike(tmp_path, opened
     assert same_bits(resumed, state)
 
 
+def test_an_array_that_earlier_versions_did_not_save_is_zeros(tmp_path, opened):
+    old = {"guard": {"steps": jnp.int32(3)}}
+    saver = opened(tmp_path)
+    saver.save(1, old, {}, force=True)
+    saver.wait()
+    wanted = abstract({"guard": {"steps": jnp.int32(0), "mean": jnp.ones(2)}})
+    with pytest.raises(UserError, match="guard/mean is not in it"):
+        opened(tmp_path).restore(wanted)
+    restored = opened(tmp_path).restore(wanted, later=("guard/mean",)).state["guard"]
+    assert int(restored["steps"]) == 3 and restored["mean"].tolist() == [0, 0]
+
+
+def test_dropping_later_checkpoints_leaves_the_oldest(tmp_path, opened):
+    one = opened(tmp_path, CheckpointConfig(every_steps=1, keep=5))
+    for step in (2, 4, 6):
+        one.save(step, {"x": jnp.float32(step)}, {})
+    one.drop_after(4)
+    assert steps_in(tmp_path) == [2, 4]
+    one.drop_after(0)
+    assert steps_in(tmp_path) == [2]
+    assert one.restore(abstract({"x": jnp.float32(0)})).step == 2
+
+
 def test_buffers_may_be_donated_as_soon_as_save_returns(tmp_path, opened):
     one = opened(tmp_path)
     state, _ = train_step(make_state(width=64))

@@ -29,7 +29,7 @@ def main() -> None:
     mixture = SimpleNamespace(validation={"docs": make_cache(37, plain), "code": make_cache(16, plain, seed=1)})
     params = init_parameters(MODEL, jax.random.key(0))
     results = {}
-    for sizes, devices in ((MeshConfig(1, 1, 1), 1), (MeshConfig(2, 2, 2), 8)):
+    for sizes, devices in ((MeshConfig(1, 1), 1), (MeshConfig(2, 2, tensor=2), 8)):
         partitioning = Partitioning(make_mesh(sizes, jax.devices()[:devices]), MODEL)
         placed = jax.device_put(params, partitioning.tree(parameter_axes(MODEL)))
         held_out = HeldOut(config, mixture, {}, partitioning, make_eval_step(config, partitioning, groups=1))

@@ -44,4 +44,5 @@ def test_policies_save_less_and_less():
     assert saved["none"] > saved["attention"] > saved["full"]
     # the scores go whichever way the attention is computed again
     assert saved_bytes("attention", "chunked") == saved_bytes("none", "chunked")
-    assert saved_bytes("none", "chunked") == pytest.approx(saved["attention"], rel=0.01)
+    # besides its operands it keeps its output, and one number for each query and head
+    assert saved["attention"] < saved_bytes("none", "chunked") < 1.1 * saved["attention"]

@@ -9,6 +9,8 @@ import numpy as np
 
 from hephaestus_jax.config import (
     ComputeConfig,
+    DType,
+    ExpertsConfig,
     LossConfig,
     MeshConfig,
     ModelConfig,
@@ -17,12 +19,23 @@ from hephaestus_jax.config import (
     TrainConfig,
 )
 
-ROWS, LENGTH, GROUPS = 16, 24, 3
+ROWS, LENGTH, GROUPS = 16, 32, 3
 MODEL = ModelConfig("small", 64, 32, 48, num_layers=2, num_heads=8, num_kv_heads=4, head_dim=6, rope_theta=1e4)
 
 
-def run_config(mesh: MeshConfig | None = None, microbatches: int = 1, optimizer: str = "adamw", **model: Any):
-    """A float32 run on `mesh`; `model` changes fields of the model."""
+EXPERTS = ExpertsConfig(num_experts=8, experts_per_token=2, mlp_dim=16)
+
+
+def run_config(
+    mesh: MeshConfig | None = None,
+    microbatches: int = 1,
+    optimizer: str = "adamw",
+    dtype: DType = "float32",
+    **model: Any,
+) -> TrainConfig:
+    """A run on `mesh`; `model` changes fields of the model."""
+    attention = "chunked" if mesh is not None and mesh.context > 1 else "reference"
+    of_router = 0.5 if model.get("experts") else 0.0  # large, so that they are seen in every gradient of the router
     return TrainConfig(
         run_dir="unused",
         mixture="unused",
@@ -30,9 +43,9 @@ def run_config(mesh: MeshConfig | None = None, microbatches: int = 1, optimizer:
         train_steps=8,
         batch_size=ROWS,
         microbatches=microbatches,
-        compute=ComputeConfig(dtype="float32", loss_chunk=7),
+        compute=ComputeConfig(dtype=dtype, attention=attention, loss_chunk=7),
         mesh=mesh or MeshConfig(),
-        loss=LossConfig(z_loss=1e-3),
+        loss=LossConfig(1e-3, load_balancing=of_router, router_z=of_router),
         optimizer=OptimizerConfig(optimizer),
         schedule=ScheduleConfig(peak=1e-2, warmup_steps=2),
     )

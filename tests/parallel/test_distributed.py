@@ -1,9 +1,12 @@
 """Joining, agreeing and ending: what the environment may say, and real processes on loopback."""
 
+import argparse
+import http.server
 import json
 import os
 import signal
 import socket
+import threading
 
 import pytest
 from processes import finish, free_port, start, start_together, wait_for_line
@@ -66,11 +69,11 @@ def test_a_signal_is_remembered_and_its_handler_given_back():
     previous = signal.signal(signal.SIGTERM, before)
     try:
         with distributed.Preemption() as preemption:
-            assert not preemption.requested(0)
+            assert not preemption.requested()
             os.kill(os.getpid(), signal.SIGTERM)
-            assert preemption.requested(1) and preemption.requested(2)
+            assert preemption.requested() and preemption.requested()
             os.kill(os.getpid(), signal.SIGTERM)  # a second one changes nothing
-            assert preemption.requested(3)
+            assert preemption.requested()
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -107,6 +110,76 @@ def test_all_processes_get_the_value_of_the_first():
     value = {"process": 0, "text": "é\n", "numbers": [1, 1e-17, None]}
     ended = finish(start_together(2, "run_worker.py", "values"))
     assert [json.loads(output.splitlines()[-1]) for _, output, _ in ended] == [[value, True], [value, False]]
+
+
+def test_flags_name_a_process_too():
+    parser = argparse.ArgumentParser()
+    distributed.add_flags(parser)
+
+    def given(*flags):
+        return Cluster.from_flags(parser.parse_args(flags))
+
+    assert given() is None
+    assert given("--processes=1") == Cluster("", 1, 0)
+    assert given("--coordinator=host0:8476", "--processes=4", "--process_id=0") == Cluster("host0:8476", 4, 0)
+    with pytest.raises(UserError, match="^--coordinator and --processes given, but not --process_id; give all three"):
+        given("--coordinator=host0:8476", "--processes=4")
+    with pytest.raises(UserError, match="^--processes is 'all'"):
+        given("--coordinator=host0:8476", "--processes=all", "--process_id=0")
+
+
+class TpuVm(http.server.BaseHTTPRequestHandler):
+    """The metadata server of the only host of a slice, one of two."""
+
+    slice_id = 0
+
+    def do_GET(self):
+        assert self.headers["Metadata-Flavor"] == "Google"
+        values = {
+            "agent-worker-number": "0",
+            "worker-network-endpoints": "unknown:unknown:127.0.0.1",
+            "tpu-env": "ACCELERATOR_TYPE: 'v4-8'\nMEGASCALE_COORDINATOR_ADDRESS: '127.0.0.1:8080'\n"
+            f"MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '{self.slice_id}'\n",
+        }
+        body = values[self.path.removeprefix("/computeMetadata/v1/instance/attributes/")].encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def metadata_servers():
+    """Addresses of the metadata servers of both slices."""
+    kinds = [type("TpuVm", (TpuVm,), {"slice_id": number}) for number in range(2)]
+    servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in kinds]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield [f"127.0.0.1:{server.server_port}" for server in servers]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_slurm_and_tpu_metadata_name_a_process(metadata_servers):
+    """What JAX finds by itself: real processes that join, on what a platform would say. Not shown: a real one."""
+    pytest.importorskip("libtpu")
+    pytest.importorskip("requests")
+    job = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    ports = [{"JAX_COORDINATOR_PORT": str(free_port())} for _ in range(2)]
+    tpu = {"JAX_FORCE_TPU_INIT": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    processes = [
+        start("run_worker.py", "values", **job, **ports[0], SLURM_PROCID=number, SLURM_LOCALID=number)
+        for number in "01"
+    ] + [start("run_worker.py", "metadata", **tpu, **ports[1], GCE_METADATA_IP=address) for address in metadata_servers]
+    ended = finish(processes)
+    assert [status for status, _, _ in ended] == [0] * 4, ended
+    first = {"process": 0, "text": "é\n", "numbers": [1, 1e-17, None]}
+    found = [json.loads(output.splitlines()[-1]) for _, output, _ in ended]
+    assert found == [[first, True], [first, False]] * 2
 
 
 @pytest.mark.slow

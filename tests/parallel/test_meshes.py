@@ -24,13 +24,13 @@ def test_loss_and_gradients_are_those_of_one_device(found):
     for result in found["gradients"]:
         assert result["sums"] < 1e-6, result
         assert result["gradients"] < 1e-5, result
-        assert result["arrays"] == (11 if "untied" not in result["case"][1] else 12)
+        assert result["arrays"] == {"tied, 2 kv heads": 11, "untied, 4 kv heads": 12, "experts": 13}[result["case"][1]]
         assert result["smallest_norm"] > 0.1, result  # no gradient agrees because it vanishes
 
 
 def test_each_axis_brings_its_collectives_and_no_others(found):
     collectives = {tuple(result["case"][0]): Counter(result["collectives"]) for result in found["gradients"]}
-    data, fsdp, tensor = collectives[8, 1, 1], collectives[1, 8, 1], collectives[1, 1, 8]
+    data, fsdp, tensor = collectives[8, 1, 1, 1, 1], collectives[1, 8, 1, 1, 1], collectives[1, 1, 1, 1, 8]
     assert set(data) == {"all-reduce"}  # gradients; nothing is gathered
     # Each of 7 matrices a layer, and the output projection, is gathered before it is used, in both directions.
     assert fsdp["all-gather"] >= 15
@@ -65,3 +65,27 @@ def test_a_device_holds_its_part_only(found):
         "layers/mlp/up/kernel": (2, 16, 24),
         "layers/mlp/down/kernel": (2, 24, 16),
     }
+
+
+def test_rows_in_parts_attend_as_whole_ones_under_every_masking(found):
+    assert len(found["maskings"]) == 4
+    for result in found["maskings"]:
+        assert result["gradients"] < (1e-5 if result["dtype"] == "float32" else 0.03), result
+
+
+def test_long_rows_never_have_their_scores(found):
+    """A device's share of one layer's scores alone, a query of 4,096 with each of 32,768 keys, would be 2 GiB."""
+    assert found["long"]["scores_bytes"] == 2 << 30
+    assert found["long"]["temporary_bytes"] < 128 << 20
+
+
+def test_experts_lose_nothing_where_all_tokens_go_to_the_same(found):
+    for result in found["extreme"].values():
+        assert result["gradients"] < 1e-5, result
+        for counts in result["counts"]:
+            assert counts[0] == counts[1] > 0 and not any(counts[2:])
+
+
+def test_bfloat16_differs_by_its_rounding(found):
+    [result] = found["bfloat16"]
+    assert result["sums"] < 0.02 and result["gradients"] < 0.2, result

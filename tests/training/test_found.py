@@ -17,8 +17,9 @@ from hephaestus_jax.config import CheckpointConfig, GuardConfig
 from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.mixture_spec import load_mixture_spec
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.first_state import first_state
 from hephaestus_jax.run_directory import RunDirectory
-from hephaestus_jax.train import first_state
+from hephaestus_jax.skipped_rows import SkippedRows
 
 
 def test_sigterm_before_the_first_step_saves_and_exits_0(command: Command, tmp_path: Path) -> None:
@@ -83,12 +84,12 @@ def test_an_infinite_spike_factor_is_refused() -> None:
 
 def test_a_run_of_another_vocabulary_is_no_beginning(undisturbed: Path, mixture: str) -> None:
     config = SimpleNamespace(init_from=str(undisturbed), init_optimizer=False)
-    nothing = SimpleNamespace(restore=lambda _: None)
+    nothing = SimpleNamespace(restore=lambda *_, **__: None)
     abstract = SimpleNamespace(params={"final_norm": {"scale": jax.ShapeDtypeStruct((32,), jnp.float32)}})
     digest = load_mixture_spec(mixture).vocabulary.digest
     other = VocabularyIdentity("other.model", "another", 320)
     with pytest.raises(UserError, match=f"vocabulary of digest {digest[:12]}, this mixture one of another"):
-        first_state(config, nothing, abstract, {}, other)  # type: ignore[arg-type]
+        first_state(config, nothing, abstract, {}, other, SkippedRows())  # type: ignore[arg-type]
 
 
 def test_steps_to_trace_that_will_not_come_are_told(command: Command, tmp_path: Path) -> None:

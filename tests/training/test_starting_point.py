@@ -15,11 +15,11 @@ from small_run import Command, metrics
 from hephaestus_jax.config import ModelConfig
 from hephaestus_jax.data.mixture_spec import load_mixture_spec
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.first_state import keep_origin_of
 from hephaestus_jax.hf.exporting import export_model
 from hephaestus_jax.model.decoder import abstract_parameters, init_parameters
 from hephaestus_jax.run_directory import RunDirectory
 from hephaestus_jax.starting_point import open_starting_point, starting_model
-from hephaestus_jax.train import keep_origin_of
 
 MODEL = ModelConfig(
     "llama", vocab_size=320, embed_dim=32, mlp_dim=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,

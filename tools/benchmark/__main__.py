@@ -23,6 +23,9 @@ BENCHMARKS = {
     "convert": "bytes per second of import and export beside a plain copy, and host memory",
     "dedup": "near-duplicates of 200,000 records beside datasketch and datatrove: seconds, memory, recall, precision",
     "model": "tokens per second forward and backward, and compile time at two depths",
+    "train": "tokens per second of the training step, beside the same step of transformers and PyTorch",
+    "checkpoint": "bytes per second of saving and restoring beside a plain copy, and what a step loses meanwhile",
+    "scaling": "growth of step time, memory and compile time with parameters, row length and devices",
 }
 
 

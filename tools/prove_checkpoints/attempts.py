@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hephaestus_jax.checkpoints import storage
@@ -25,18 +25,21 @@ _STEP = re.compile(r"step [\d,]+ of ")
 class Attempt:
     """One start of `python -m train` on a run directory, as one process or several on this machine."""
 
-    def __init__(self, gin_file: Path, run_dir: Path, processes: int) -> None:
+    def __init__(
+        self, gin_file: Path, run_dir: Path, processes: int, devices: int = 1, overrides: Sequence[str] = ()
+    ) -> None:
         command = [sys.executable, "-m", "train", f"--gin_file={gin_file}", f"--gin.TrainConfig.run_dir={run_dir}"]
+        command += overrides
         if processes > 1:  # on CPU, processes that find different programs in the cache wait for each other for ever
             command.append("--gin.LoggingConfig.compilation_cache=")
-        self.run_dir, self.lines = run_dir, list[str]()
+        self.run_dir, self.lines, self.processes = run_dir, list[str](), processes
         self.errors = run_dir.with_suffix(".err")
         port = _free_port()
         self.started = time.monotonic()
         with open(self.errors, "w") as errors:
             self._processes = [
                 subprocess.Popen(
-                    command, cwd=ROOT, env=_environment(number, processes, port), text=True,
+                    command, cwd=ROOT, env=_environment(number, processes, port, devices), text=True,
                     stdout=subprocess.DEVNULL if number else subprocess.PIPE, stderr=errors,
                 )
                 for number in range(processes)
@@ -85,12 +88,22 @@ class Attempt:
         seen = set(storage.open_saves(self.checkpoints))
         return self.wait_until(lambda: set(storage.open_saves(self.checkpoints)) - seen)
 
+    @property
+    def open_saves(self) -> list[str]:
+        """Folders of saves that are open, or were when it was killed."""
+        return storage.open_saves(self.checkpoints)
+
     def kill(self) -> bool:
         """SIGKILL to all processes; whether they were in an open save."""
         for process in self._processes:
             process.send_signal(signal.SIGKILL)
         self._end()
-        return bool(storage.open_saves(self.checkpoints))
+        return bool(self.open_saves)
+
+    def kill_one(self, number: int) -> list[int]:
+        """SIGKILL to that process; the exit statuses of all, once the others have ended by themselves."""
+        self._processes[number].send_signal(signal.SIGKILL)
+        return self._end()
 
     def terminate(self) -> list[int]:
         """SIGTERM to the last process; the exit statuses of all."""
@@ -130,9 +143,12 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _environment(number: int, processes: int, port: int) -> dict[str, str]:
+def _environment(number: int, processes: int, port: int, devices: int) -> dict[str, str]:
     outside = {name: value for name, value in os.environ.items() if not name.startswith("HEPHAESTUS_")}
     if processes > 1:
         outside["HEPHAESTUS_COORDINATOR"] = f"127.0.0.1:{port}"
         outside["HEPHAESTUS_PROCESS_ID"] = str(number)
+    if devices > 1:
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        outside |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()}
     return {**outside, "HEPHAESTUS_PROCESSES": str(processes), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

@@ -12,6 +12,8 @@ import numpy as np
 
 from hephaestus_jax.config import (
     CheckpointConfig,
+    ComputeConfig,
+    DType,
     EvaluationConfig,
     LoggingConfig,
     ModelConfig,
@@ -56,7 +58,7 @@ class SyntheticRecords:
             yield TokenizedRecord(record_id, Origin(self.name, "1", "CC0-1.0"), tokens, weights)
 
 
-def write_small_run(out: Path, steps: int) -> Path:
+def write_small_run(out: Path, steps: int, dtype: DType = "bfloat16") -> Path:
     """Builds the mixture in `out`, or finds it there; the gin file of a run of `steps` steps over it.
 
     Rows of several epochs, with a stage that begins in the middle of the run.
@@ -85,6 +87,7 @@ def write_small_run(out: Path, steps: int) -> Path:
         mixture=str(out / "mixture.json"),
         model=ModelConfig("small", 256, 128, 256, 2, num_heads=4, num_kv_heads=2, head_dim=32, max_positions=LENGTH),
         train_steps=steps,
+        compute=ComputeConfig(dtype),
         batch_size=BATCH_SIZE,
         schedule=ScheduleConfig(warmup_steps=min(5, steps)),
         checkpoints=CheckpointConfig(every_steps=SAVE_EVERY, keep=2),
