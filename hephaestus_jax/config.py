@@ -1,10 +1,7 @@
 """What a training run is told: frozen dataclasses that check themselves; what gin binds.
 
-`ModelConfig` is the architecture and belongs to the weights; `ComputeConfig` is how it is computed and does not change
-what it is. `TrainConfig` holds everything else by part. Nothing here imports jax.
-
-Sizes are named by one letter throughout the package: V vocabulary, D embedding, F feed-forward, N query heads,
-K key/value heads, H head dimension, B rows of the global batch, L tokens of a row.
+`ModelConfig` (`architecture`) belongs to the weights; `ComputeConfig` is how it is computed and does not change what it
+is. `TrainConfig` holds everything else by part. Nothing here imports jax.
 """
 
 from __future__ import annotations
@@ -13,167 +10,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hephaestus_jax.errors import UserError
+from hephaestus_jax.architecture import (
+    ExpertsConfig,
+    ModelConfig,
+    RopeScaling,
+    at_least_zero,
+    positive,
+    require,
+)
 
 DType = Literal["float32", "bfloat16"]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
-
-
-def _finite(value: float) -> bool:
-    return isinstance(value, int) or math.isfinite(value)  # an int may be too large to be asked
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(_finite(value) and value > 0, f"{type(config).__name__}.{name} is {value}; it must be above 0")
-
-
-def _at_least_zero(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(
-            math.isfinite(value) and value >= 0, f"{type(config).__name__}.{name} is {value}; it must be 0 or more"
-        )
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """Llama 3's change of rotary frequencies for longer contexts (Llama 3.1, `rope_type: llama3`).
-
-    Wavelengths longer than `original_max_positions / low_freq_factor` are stretched by `factor`, those shorter than
-    `original_max_positions / high_freq_factor` are kept, and those between are interpolated.
-    """
-
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_positions: int = 8192
-
-    def __post_init__(self) -> None:
-        _positive(self, "factor", "low_freq_factor", "high_freq_factor", "original_max_positions")
-        _require(
-            self.low_freq_factor < self.high_freq_factor,
-            f"RopeScaling.low_freq_factor {self.low_freq_factor} must be below high_freq_factor"
-            f" {self.high_freq_factor}",
-        )
-
-
-@dataclass(frozen=True)
-class ExpertsConfig:
-    """A mixture of experts in place of the feed-forward (Mixtral, arXiv 2401.04088; Qwen3-MoE, arXiv 2505.09388).
-
-    A router gives every token a softmax over all experts, in float32; the token's feed-forward is the sum of its
-    `experts_per_token` likeliest experts, by these probabilities. No token is dropped, whatever the load.
-
-    Attributes:
-        num_experts: E.
-        experts_per_token: likeliest experts that a token is computed by.
-        mlp_dim: width of one expert's SwiGLU feed-forward.
-        normalise: whether the probabilities of a token's experts are scaled to add up to 1 (Mixtral; Qwen3-MoE's
-            `norm_topk_prob`).
-    """
-
-    num_experts: int
-    experts_per_token: int
-    mlp_dim: int
-    normalise: bool = True
-
-    def __post_init__(self) -> None:
-        _positive(self, "num_experts", "experts_per_token", "mlp_dim")
-        _require(
-            self.experts_per_token <= self.num_experts,
-            f"ExpertsConfig.experts_per_token is {self.experts_per_token}; it can be num_experts"
-            f" {self.num_experts} at most",
-        )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """A Llama-3-style decoder: its weights' shapes and the function they stand for.
-
-    Attributes:
-        name: as printed.
-        vocab_size: V, rows of the embedding; at least the vocabulary's size.
-        embed_dim: D.
-        mlp_dim: F, width of the SwiGLU feed-forward; unused with experts, which have their own.
-        num_layers: decoder layers.
-        num_heads: N, query heads.
-        num_kv_heads: K, key/value heads; divides N (grouped-query attention).
-        head_dim: H; even, since rotary embedding turns pairs.
-        rope_theta: base of the rotary frequencies.
-        rope_scaling: Llama 3's scaling of them, if any.
-        norm_epsilon: added to the mean square in RMSNorm.
-        tied_embeddings: whether the output projection is the embedding.
-        max_positions: positions that the model was made for; longer rows are refused.
-        experts: in place of the feed-forward of every layer, if any.
-    """
-
-    name: str
-    vocab_size: int
-    embed_dim: int
-    mlp_dim: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rope_theta: float = 500_000.0
-    rope_scaling: RopeScaling | None = None
-    norm_epsilon: float = 1e-5
-    tied_embeddings: bool = False
-    max_positions: int = 8192
-    experts: ExpertsConfig | None = None
-
-    def __post_init__(self) -> None:
-        sizes = ("vocab_size", "embed_dim", "mlp_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim")
-        _positive(self, *sizes, "rope_theta", "norm_epsilon", "max_positions")
-        _require(
-            self.num_heads % self.num_kv_heads == 0,
-            f"ModelConfig.num_kv_heads is {self.num_kv_heads}; it must divide num_heads {self.num_heads}",
-        )
-        _require(self.head_dim % 2 == 0, f"ModelConfig.head_dim is {self.head_dim}; rotary embedding needs an even one")
-
-    @property
-    def num_parameters(self) -> int:
-        """All weights, those of every expert among them; the embedding counted once where it is tied."""
-        layer = self._attention_parameters + self._feed_forward_parameters() + 2 * self.embed_dim
-        embeddings = (1 if self.tied_embeddings else 2) * self.vocab_size * self.embed_dim
-        return self.num_layers * layer + self.embed_dim + embeddings
-
-    @property
-    def num_matmul_parameters(self) -> int:
-        """Weights that every token is multiplied by: no embedding look-up, no norms; the output projection counts.
-
-        Of the experts, as many as a token is computed by; and the router.
-        """
-        experts = self.experts.experts_per_token if self.experts else None
-        layer = self._attention_parameters + self._feed_forward_parameters(experts)
-        return self.num_layers * layer + self.vocab_size * self.embed_dim
-
-    @property
-    def _attention_parameters(self) -> int:
-        return self.embed_dim * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
-
-    def _feed_forward_parameters(self, experts: int | None = None) -> int:
-        """Of one layer, with `experts` of its experts; with all of them by default."""
-        if self.experts is None:
-            return 3 * self.embed_dim * self.mlp_dim
-        count = self.experts.num_experts if experts is None else experts
-        return self.embed_dim * (self.experts.num_experts + 3 * count * self.experts.mlp_dim)
-
-    def flops_per_token(self, length: int) -> float:
-        """Training FLOPs of one token in a row of `length`: 6 per matmul weight + 6·layers·N·H·length of attention.
-
-        The convention of the MFU figures: forward plus backward is three times forward, attention is causal (half of
-        the 12·layers·N·H·length of full attention), and recomputation for remat is not counted as useful.
-        """
-        attention = 6 * self.num_layers * self.num_heads * self.head_dim * length
-        return float(6 * self.num_matmul_parameters + attention)
-
 
 REMAT_POLICIES = ("none", "dots", "dots_with_no_batch_dims", "attention", "full")
 
@@ -202,8 +48,8 @@ class ComputeConfig:
     loss_chunk: int = 256
 
     def __post_init__(self) -> None:
-        _positive(self, "loss_chunk")
-        _require(
+        positive(self, "loss_chunk")
+        require(
             self.remat in REMAT_POLICIES,
             f"ComputeConfig.remat is {self.remat!r}; known policies: {', '.join(REMAT_POLICIES)}",
         )
@@ -232,12 +78,12 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         for axis, size in self.axes.items():
-            _require(
+            require(
                 size == -1 or size >= 1, f"MeshConfig.{axis} is {size}; give a number of devices, or -1 for the rest"
             )
         free = [axis for axis, size in self.axes.items() if size == -1]
-        _require(len(free) <= 1, f"MeshConfig: {' and '.join(free)} are all -1; only one axis can take the rest")
-        _require(self.slices >= 1, f"MeshConfig.slices is {self.slices}; give the number of slices, 1 for one machine")
+        require(len(free) <= 1, f"MeshConfig: {' and '.join(free)} are all -1; only one axis can take the rest")
+        require(self.slices >= 1, f"MeshConfig.slices is {self.slices}; give the number of slices, 1 for one machine")
 
     @property
     def axes(self) -> dict[str, int]:
@@ -265,7 +111,7 @@ class LossConfig:
     router_z: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "z_loss", "load_balancing", "router_z")
+        at_least_zero(self, "z_loss", "load_balancing", "router_z")
 
 
 @dataclass(frozen=True)
@@ -291,20 +137,20 @@ class ScheduleConfig:
     total_steps: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "peak")
-        _at_least_zero(self, "warmup_steps", "decay_steps", "total_steps")
+        positive(self, "peak")
+        at_least_zero(self, "warmup_steps", "decay_steps", "total_steps")
         for name in ("initial_fraction", "final_fraction"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"ScheduleConfig.{name} is {value}; it is a share of the peak, from 0 to 1")
-        _require(
+            require(0 <= value <= 1, f"ScheduleConfig.{name} is {value}; it is a share of the peak, from 0 to 1")
+        require(
             self.warmup_steps > 0 or self.initial_fraction == 0,
             "ScheduleConfig.initial_fraction is where warm-up begins, and warmup_steps is 0; set it too",
         )
-        _require(
+        require(
             self.kind == "wsd" or self.decay_steps == 0,
             f"ScheduleConfig.decay_steps is {self.decay_steps}; only kind 'wsd' uses it, this one is {self.kind!r}",
         )
-        _require(
+        require(
             self.kind != "wsd" or self.decay_steps > 0,
             "ScheduleConfig.decay_steps must be given for kind 'wsd'; 10 to 20 % of the run is usual",
         )
@@ -332,11 +178,11 @@ class OptimizerConfig:
     moment_dtype: DType = "float32"
 
     def __post_init__(self) -> None:
-        _positive(self, "epsilon")
-        _at_least_zero(self, "weight_decay", "clip_norm")
+        positive(self, "epsilon")
+        at_least_zero(self, "weight_decay", "clip_norm")
         for name in ("b1", "b2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"OptimizerConfig.{name} is {value}; it must be at least 0 and below 1")
+            require(0 <= value < 1, f"OptimizerConfig.{name} is {value}; it must be at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -377,10 +223,10 @@ class GuardConfig:
     max_rollbacks: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "max_skipped", "spike_after", "rollback_steps", "rollback_skip_steps", "max_rollbacks")
+        at_least_zero(self, "max_skipped", "spike_after", "rollback_steps", "rollback_skip_steps", "max_rollbacks")
         for name in ("spike_factor", "loss_spike_factor"):
             value = getattr(self, name)
-            _require(
+            require(
                 value == 0 or 1 < value < math.inf,
                 f"GuardConfig.{name} is {value}; give a multiple above 1, or 0 for no such policy",
             )
@@ -406,11 +252,11 @@ class EvaluationConfig:
     vocabulary: str = ""
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "every_steps", "batch_size", "max_rows")
+        at_least_zero(self, "every_steps", "batch_size", "max_rows")
         names = [file.partition("=")[0] for file in self.files]
         for file, name in zip(self.files, names, strict=True):
-            _require(bool(name) and file != name, f"EvaluationConfig.files has {file!r}; write NAME=PATH")
-        _require(len(set(names)) == len(names), f"EvaluationConfig.files names two files alike: {', '.join(names)}")
+            require(bool(name) and file != name, f"EvaluationConfig.files has {file!r}; write NAME=PATH")
+        require(len(set(names)) == len(names), f"EvaluationConfig.files names two files alike: {', '.join(names)}")
 
 
 @dataclass(frozen=True)
@@ -435,13 +281,13 @@ class CheckpointConfig:
     local_every_steps: int = 0
 
     def __post_init__(self) -> None:
-        _at_least_zero(self, "every_steps", "every_minutes", "keep_every_steps", "local_every_steps")
-        _require(
+        at_least_zero(self, "every_steps", "every_minutes", "keep_every_steps", "local_every_steps")
+        require(
             bool(self.local_dir) == bool(self.local_every_steps),
             f"CheckpointConfig.local_dir is {self.local_dir!r} and local_every_steps is {self.local_every_steps}; give"
             " both or neither",
         )
-        _require(self.keep >= 2, f"CheckpointConfig.keep is {self.keep}; keep 2 or more, in case the newest is damaged")
+        require(self.keep >= 2, f"CheckpointConfig.keep is {self.keep}; keep 2 or more, in case the newest is damaged")
 
 
 @dataclass(frozen=True)
@@ -463,8 +309,8 @@ class LoggingConfig:
     compilation_cache: str = "~/.cache/hephaestus_jax/compilations"
 
     def __post_init__(self) -> None:
-        _positive(self, "every_steps")
-        _at_least_zero(self, "peak_tflops")
+        positive(self, "every_steps")
+        at_least_zero(self, "peak_tflops")
         if self.profile_steps:
             _ = self.profile_range
 
@@ -476,7 +322,7 @@ class LoggingConfig:
         first, dash, last = self.profile_steps.partition("-")
         last = last if dash else first
         good = first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)
-        _require(good, f"profile_steps is {self.profile_steps!r}; write FIRST-LAST, such as 10-12, counted from 1")
+        require(good, f"profile_steps is {self.profile_steps!r}; write FIRST-LAST, such as 10-12, counted from 1")
         return range(int(first), int(last) + 1)
 
 
@@ -518,26 +364,26 @@ class TrainConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
-        _positive(self, "train_steps", "batch_size", "microbatches")
-        _at_least_zero(self, "stop_after")
-        _require(bool(self.run_dir), "TrainConfig.run_dir is empty; give the folder that the run writes to")
-        _require(0 <= self.seed < 1 << 32, f"TrainConfig.seed is {self.seed}; it must be a 32-bit number, 0 or more")
-        _require(
+        positive(self, "train_steps", "batch_size", "microbatches")
+        at_least_zero(self, "stop_after")
+        require(bool(self.run_dir), "TrainConfig.run_dir is empty; give the folder that the run writes to")
+        require(0 <= self.seed < 1 << 32, f"TrainConfig.seed is {self.seed}; it must be a 32-bit number, 0 or more")
+        require(
             self.batch_size % self.microbatches == 0,
             f"TrainConfig.batch_size {self.batch_size} does not divide into {self.microbatches} microbatches",
         )
-        _require(
+        require(
             bool(self.init_from) or not self.init_optimizer,
             "TrainConfig.init_optimizer needs init_from, a run directory",
         )
         for name in ("load_balancing", "router_z"):
-            _require(
+            require(
                 self.model.experts is not None or getattr(self.loss, name) == 0,
                 f"LossConfig.{name} is {getattr(self.loss, name)}, and the model has no experts; set it to 0",
             )
-        _require(self.train_steps < 1 << 31, f"TrainConfig.train_steps is {self.train_steps:,}; it must be below 2³¹")
+        require(self.train_steps < 1 << 31, f"TrainConfig.train_steps is {self.train_steps:,}; it must be below 2³¹")
         spent = self.schedule.warmup_steps + self.schedule.decay_steps
-        _require(
+        require(
             self.schedule.kind != "wsd" or spent <= self.schedule_steps,
             f"ScheduleConfig: warm-up and decay take {spent} of {self.schedule_steps} steps; lower warmup_steps or"
             " decay_steps, or raise train_steps",

@@ -70,6 +70,9 @@ class LossSums(NamedTuple):
     tokens_G: jax.Array
 
 
+_MOST_STRETCHES, _SHORTEST_STRETCH = 8, 4096  # of the vocabulary, for sums over devices
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def cross_entropy_sums(
     hidden_BLD: jax.Array,
@@ -136,7 +139,7 @@ def _forward(
     rows, gradients = _scan_chunks(hidden_BLD, kernel_DV, targets_BL, weights_BL, z_loss, chunk, differentiate=True)
     assert gradients is not None
     kernel_gradient_DV = _sum_of_shards(gradients.kernel_SDV).astype(kernel_DV.dtype)
-    # Summed before the layers' backward pass begins: after it, it would take its room in float32 all the while.
+    # Together, so that the sum may not wait for the end of the layers' backward pass, in float32 all the while.
     kept = jax.lax.optimization_barrier((gradients.hidden_BLD, kernel_gradient_DV))
     return _sums(rows, weights_BL, groups_B, num_groups), kept
 
@@ -266,11 +269,10 @@ def _sum_of_shards(kernel_SDV: jax.Array) -> jax.Array:
     return jax.shard_map(on_device, mesh=mesh, in_specs=by_shard, out_specs=result, check_vma=False)(kernel_SDV)
 
 
-def _stretch(vocabulary: int, at_most: int = 8, shortest: int = 4096) -> int:
-    """The vocabulary in equal stretches of whole lanes, `at_most` of them; all of it where that does not divide."""
-    lanes = 128
-    parts = [n for n in range(1, at_most + 1) if vocabulary % (n * lanes) == 0 and vocabulary // n >= shortest]
-    return vocabulary // max(parts, default=1)
+def _stretch(vocabulary: int) -> int:
+    """The vocabulary in equal stretches of whole lanes, a few of them; all of it where that does not divide."""
+    fits = [n for n in range(1, _MOST_STRETCHES + 1) if vocabulary % (n * 128) == 0]
+    return vocabulary // max((n for n in fits if vocabulary // n >= _SHORTEST_STRETCH), default=1)
 
 
 def _row_shards() -> int:
