@@ -255,7 +255,7 @@ def _sum_of_shards(kernel_SDV: jax.Array) -> jax.Array:
     summed = tuple(axis for axis in partitioning.split("row_part") if axis in several and axis not in scattered)
 
     def on_device(kernel_sDv: jax.Array) -> jax.Array:
-        size = _stretch(kernel_sDv.shape[2])
+        size = stretch(kernel_sDv.shape[2])
 
         def of_stretch(index: jax.Array) -> jax.Array:
             part_Dv = jax.lax.dynamic_slice_in_dim(kernel_sDv[0], index * size, size, axis=1)
@@ -269,8 +269,8 @@ def _sum_of_shards(kernel_SDV: jax.Array) -> jax.Array:
     return jax.shard_map(on_device, mesh=mesh, in_specs=by_shard, out_specs=result, check_vma=False)(kernel_SDV)
 
 
-def _stretch(vocabulary: int) -> int:
-    """The vocabulary in equal stretches of whole lanes, a few of them; all of it where that does not divide."""
+def stretch(vocabulary: int) -> int:
+    """The length of a few equal stretches of the vocabulary, of whole lanes; all of it where that does not divide."""
     fits = [n for n in range(1, _MOST_STRETCHES + 1) if vocabulary % (n * 128) == 0]
     return vocabulary // max((n for n in fits if vocabulary // n >= _SHORTEST_STRETCH), default=1)
 

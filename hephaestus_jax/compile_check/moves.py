@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import jax
 
 from hephaestus_jax.compile_check.costs import Collective
 from hephaestus_jax.compile_check.hlo import Array
+from hephaestus_jax.losses import stretch
 from hephaestus_jax.sharding import Partitioning
 
 SMALL = 1 << 20
@@ -27,7 +29,8 @@ class Move:
     Attributes:
         kind: of the collective.
         axes: mesh axes that it goes over.
-        what: "weights", "gradients", "activations", "sums", with names where the shape tells.
+        what: "weights", "gradients", with names where the shape tells; "rows" (integers: tokens, segments),
+            "activations", "sums".
         origin: the JAX operation, shortened.
         shape: of one of them.
         count: executions.
@@ -91,6 +94,13 @@ def parameter_shapes(params: Any, params_axes: Any, partitioning: Partitioning) 
         for drop in {0, int(axes[:1] == ("layers",))}:
             for shape in _divided(leaf.shape[drop:], axes[drop:], partitioning):
                 names.setdefault(shape, set()).add(name)
+        if "vocabulary" in axes:  # whose gradient is summed in stretches
+            place, parts = axes.index("vocabulary"), partitioning.split("vocabulary")
+            here = leaf.shape[place] // math.prod(partitioning.mesh.shape[axis] for axis in parts)
+            sizes, whole = list(leaf.shape), list(axes)
+            sizes[place], whole[place] = stretch(here), None
+            for shape in _divided(sizes, whole, partitioning):
+                names.setdefault(shape, set()).add(name)
     return {shape: ", ".join(sorted(found)) for shape, found in names.items()}
 
 
@@ -131,7 +141,7 @@ def classify(collective: Collective, array: Array, names: Names, gathers: bool =
         return f"{'gradients' if summed else 'weights'}: {name}"
     if collective.kind != "all-to-all" and array.bytes <= SMALL:
         return "sums"
-    return "activations"
+    return "rows" if array.dtype[0] in "su" else "activations"
 
 
 def _origin(op_name: str) -> str:

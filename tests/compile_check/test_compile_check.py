@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -110,10 +111,21 @@ def test_weights_and_gradients_are_told_by_their_shapes(partitioning: Partitioni
         "activations",
         "sums",
     }
+    rows = collective("all-gather", 1024, 2048, dtype="s32")
+    assert classify(rows, rows.arrays[0], names) == "rows"
     piece = collective("collective-permute", 16, 160, inside="windowed_dot_general_body_rs.3")
     assert classify(piece, piece.arrays[0], names).startswith("gradients: mlp")
     piece = collective("collective-permute", 16, 160, inside="windowed_dot_general_body_ag.3")
     assert classify(piece, piece.arrays[0], names).startswith("weights: mlp")
+
+
+def test_a_stretch_of_the_vocabulary_is_told_by_its_shape() -> None:
+    model = dataclasses.replace(MODEL, vocab_size=32768)
+    names = ("data", "fsdp", "expert", "context", "tensor")
+    mesh = Partitioning(jax.sharding.AbstractMesh((1, 2, 1, 1, 2), names), model)
+    told = parameter_shapes(abstract_parameters(model), parameter_axes(model), mesh)
+    stretch = collective("all-reduce", model.embed_dim, 4096, dtype="f32")  # four of 16,384 on each device of tensor
+    assert classify(stretch, stretch.arrays[0], told) == "gradients: embedder, head"
 
 
 def test_moves_add_up(partitioning: Partitioning) -> None:

@@ -99,7 +99,7 @@ def gradients(config: TrainConfig, params: Any, partitioning: Partitioning | Non
         if partitioning is None:
             return gradient_sums(config, GROUPS, params, batch)
         # A vocabulary as small as this one would be summed over devices in one stretch.
-        with partitioning, mock.patch.object(losses, "_stretch", lambda vocabulary: vocabulary // 2):
+        with partitioning, mock.patch.object(losses, "stretch", lambda vocabulary: vocabulary // 2):
             return gradient_sums(config, GROUPS, params, batch)
 
     shardings = None
