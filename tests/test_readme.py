@@ -202,7 +202,10 @@ def test_transformers_computes_what_the_run_does(reader: Reader) -> None:
 
 @pytest.mark.slow
 def test_accelerators(reader: Reader) -> None:
-    assert "mesh data 1 × fsdp 2 × tensor 1: 2 cpu device(s)" in reader.output("--gin.MeshConfig.fsdp=-1").output
+    assert (
+        "mesh data 1 × fsdp 2 × expert 1 × context 1 × tensor 1: 2 cpu device(s)"
+        in reader.output("--gin.MeshConfig.fsdp=-1").output
+    )
 
 
 # --- what it says without commands

@@ -18,6 +18,7 @@ import hephaestus_jax.run_directory as run_directory
 from hephaestus_jax.config import (
     CheckpointConfig,
     EvaluationConfig,
+    ExpertsConfig,
     GuardConfig,
     LoggingConfig,
     MeshConfig,
@@ -79,6 +80,7 @@ REFUSED = {
     "model.norm_epsilon": 1e-6,
     "model.tied_embeddings": True,
     "model.max_positions": 4096,
+    "model.experts": ExpertsConfig(4, 2, 16),
     "seed": 1,
     "batch_size": 16,
     "init_from": "/elsewhere",
@@ -105,6 +107,7 @@ FREE = {
     "stop_after": 7,
     "schedule.total_steps": 150,
     "compute.attention": "splash",
+    "compute.experts": "tiled",
     "compute.remat": "full",
     "compute.loss_chunk": 64,
     "mesh": MeshConfig(2, 4),
@@ -115,7 +118,8 @@ FREE = {
     "run_dir": "moved",
     "mixture": "moved/mixture.json",
 }
-NOT_ALONE = {"schedule.decay_steps", "init_optimizer"}  # another field must change with it
+# another field must change with it
+NOT_ALONE = {"schedule.decay_steps", "init_optimizer", "loss.load_balancing", "loss.router_z"}
 
 
 def test_every_setting_is_known_to_be_refused_or_free():
@@ -140,6 +144,10 @@ def test_settings_that_change_together_are_refused():
     longer = changed(CONFIG, "schedule", ScheduleConfig("wsd", warmup_steps=5, decay_steps=20))
     with pytest.raises(UserError, match=r"schedule\.decay_steps changed from 10 to 20"):
         check_identity(identity_of(wsd, MIXTURE), identity_of(longer, MIXTURE))
+    routed = changed(CONFIG, "model.experts", ExpertsConfig(4, 2, 16))
+    for name in ("loss.load_balancing", "loss.router_z"):
+        with pytest.raises(UserError, match=f"{name} changed from 0.0 to 0.01"):
+            check_identity(identity_of(routed, MIXTURE), identity_of(changed(routed, name, 0.01), MIXTURE))
     base = dataclasses.replace(CONFIG, init_from="~/base")
     with pytest.raises(UserError, match="init_optimizer changed from False to True"):
         check_identity(identity_of(base, MIXTURE), identity_of(dataclasses.replace(base, init_optimizer=True), MIXTURE))
