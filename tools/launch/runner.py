@@ -139,6 +139,8 @@ def run_together(commands: Sequence[Command], restarts: int = 0) -> int:
     try:
         for attempt in range(restarts + 1):
             with Group(commands) as group:
+                if asked.is_set():  # while they were being started
+                    group.terminate()
                 status = group.wait()
             if status in (0, 2) or asked.is_set() or attempt == restarts:
                 break
