@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from hephaestus_jax import devices
 from hephaestus_jax.errors import UserError
 
 GIB = 1 << 30
@@ -26,7 +27,6 @@ class Generation:
         name: as in a topology's name.
         libtpu: what libtpu calls it.
         hbm: bytes that the compiler may use: what libtpu 0.0.42 names when a program does not fit.
-        peak_flops: dense bfloat16 FLOP/s.
         hbm_bandwidth: bytes/s.
         link_bandwidth: bytes/s of one inter-chip link in one direction; a chip has two links for each dimension.
         network_bandwidth: bytes/s of a chip's share of the data-centre network in one direction, between slices.
@@ -39,7 +39,6 @@ class Generation:
     name: str
     libtpu: str
     hbm: int
-    peak_flops: float
     hbm_bandwidth: float
     link_bandwidth: float
     network_bandwidth: float
@@ -48,8 +47,15 @@ class Generation:
     host: tuple[int, ...]
     megacore: bool
 
+    @property
+    def peak_flops(self) -> float:
+        """Dense bfloat16 FLOP/s, by the same table as the MFU of a run."""
+        peak = devices.peak_flops(f"TPU {self.name}")
+        assert peak is not None
+        return peak
 
-# Peak, memory bandwidth and interconnect: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, which state the
+
+# Memory bandwidth and interconnect: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, which state the
 # interconnect of a chip over all links and both directions: 600, 400, 1,200 and 800 GB/s (v6e: 3,200 Gb/s one way).
 # Data-centre network: 6.4 (v5e) and 25.6 Tb/s (v6e) for a pod of 256 chips, 50 Gb/s for a chip of v5p; v4 is taken to
 # have 100 Gb/s for a host of 4 chips.
@@ -57,10 +63,10 @@ class Generation:
 GENERATIONS = {
     generation.name: generation
     for generation in (
-        Generation("v4", "v4", int(30.75 * GIB), 275e12, 1228e9, 50e9, 3.125e9, 3, 4, (2, 2, 1), True),
-        Generation("v5e", "v5e", int(15.75 * GIB), 197e12, 819e9, 50e9, 3.125e9, 2, 16, (2, 2), False),
-        Generation("v5p", "v5", int(95.74 * GIB), 459e12, 2765e9, 100e9, 6.25e9, 3, 4, (2, 2, 1), True),
-        Generation("v6e", "v6e", int(31.25 * GIB), 918e12, 1640e9, 100e9, 12.5e9, 2, 16, (2, 2), False),
+        Generation("v4", "v4", int(30.75 * GIB), 1228e9, 50e9, 3.125e9, 3, 4, (2, 2, 1), True),
+        Generation("v5e", "v5e", int(15.75 * GIB), 819e9, 50e9, 3.125e9, 2, 16, (2, 2), False),
+        Generation("v5p", "v5", int(95.74 * GIB), 2765e9, 100e9, 6.25e9, 3, 4, (2, 2, 1), True),
+        Generation("v6e", "v6e", int(31.25 * GIB), 1640e9, 100e9, 12.5e9, 2, 16, (2, 2), False),
     )
 }
 EXAMPLES = "v5e:16x16, v6e:4x4, v5p:4x4x4, v4:4x4x4, 2*v5e:16x16"
