@@ -54,6 +54,9 @@ _LOST = re.compile(
 
 _LAST_WORDS_SECONDS = 2.0
 
+# This process's number where the cluster was stated; JAX, asked before there are devices, would wait for the others.
+_stated_number: int | None = None
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -144,8 +147,10 @@ def initialise(cluster: Cluster | None = None, timeout_seconds: int = 300) -> No
     if cluster and cluster.processes == 1:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    global _stated_number
     where = "the cluster that JAX found"
     if cluster:
+        _stated_number = cluster.process_id
         where = f"process {cluster.process_id} of {cluster.processes}, with process 0 at {cluster.coordinator}"
         if cluster.process_id == 0:
             _require_free_port(int(cluster.coordinator.rpartition(":")[2]))
@@ -281,9 +286,10 @@ def _leave(error: BaseException) -> NoReturn:
         traceback.print_exception(error)
     sys.stdout.flush()
     sys.stderr.flush()
-    # The others end when process 0 does, and may have a word on the same error to say first. Which process this is
-    # cannot be asked: without devices yet, JAX would wait for the others to answer that.
-    time.sleep(_LAST_WORDS_SECONDS)
+    # All is said; what JAX's threads have to tell of the others' connections, as each leaves, would bury it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if _stated_number in (None, 0):  # the others end when process 0 does, and may have a word of their own to say first
+        time.sleep(_LAST_WORDS_SECONDS)
     os._exit(status)
 
 

@@ -26,6 +26,13 @@ from tools.launch.runner import Group
 pytestmark = pytest.mark.slow
 COMMON = ("LoggingConfig.tensorboard=False", "EvaluationConfig.every_steps=0", "LoggingConfig.compilation_cache=''")
 
+EVERY = 20  # steps between persistent checkpoints; more than are taken between the first local saves and the kill
+
+
+def local_steps(hosts, number):
+    """Those of which a host has a whole local save."""
+    return [int(path.name) for path in hosts.glob(f"{number}/process_*/[0-9]*") if path.name.isdecimal()]
+
 
 class Lines:
     """What a group wrote, as a file would take it."""
@@ -46,7 +53,7 @@ def of(lines, name):
 
 def four_hosts(command, run_dir, hosts, *overrides):
     """Four processes that are replicas two by two, each with a disk of its own."""
-    mesh = ("MeshConfig.data=2", "MeshConfig.fsdp=2", "CheckpointConfig.every_steps=4")
+    mesh = ("MeshConfig.data=2", "MeshConfig.fsdp=2", f"CheckpointConfig.every_steps={EVERY}")
     arguments = command.arguments(run_dir, *COMMON, *mesh, "CheckpointConfig.local_every_steps=1", *overrides)
     return [
         dataclasses.replace(one, arguments=[*one.arguments, f"--gin.CheckpointConfig.local_dir={hosts / one.name}"])
@@ -59,28 +66,29 @@ def test_one_of_four_is_killed_and_the_run_goes_on(tmp_path):
     command = Command(tmp_path, write_mixture(tmp_path / "mixture"))
     lines, victim, run, hosts = Lines(), random.randrange(1, 4), tmp_path / "run", tmp_path / "hosts"
     with Group(four_hosts(command, run, hosts, "TRAIN_STEPS=100000"), lines) as group:
-        while not any(line.startswith("step 6 of") for line in of(lines, 0)):
+        while not all(max(local_steps(hosts, number), default=0) > EVERY + 1 for number in range(4)):
             assert all(process.poll() is None for process in group.processes), lines.text
             time.sleep(0.005)
-        time.sleep(0.2 * random.random())
+        time.sleep(0.1 * random.random())
         group.processes[victim].send_signal(signal.SIGKILL)
         assert group.wait() == 128 + signal.SIGKILL
-    # Process 0 has the coordination service: should it be gone before another has said so, JAX aborts that one.
+    # Process 0 has the coordination service: should it be gone before another has said so, JAX aborts that one; and
+    # gloo aborts one that reads what a failing other has sent out of turn.
     others = [process.returncode for number, process in enumerate(group.processes) if number != victim]
-    assert others[0] == 1 and set(others) <= {1, -signal.SIGABRT}, lines.text
+    assert set(others) <= {1, -signal.SIGABRT}, lines.text
     for number in [n for n, process in enumerate(group.processes) if process.returncode == 1]:
         said = [line for line in of(lines, number) if line.startswith("error: ")]
         assert len(said) == 1 and said[0].startswith("error: another process of this run has ended"), lines.text
     assert "Traceback" not in lines.text
     assert of(lines, "launch") == [f"process {victim} was ended by SIGKILL; the others are ended"]
     newest = storage.whole_steps(storage.open_directory(run / "checkpoints"))[-1]
-    assert newest >= 4
+    assert newest >= EVERY
     shutil.copytree(run, tmp_path / "fewer")
     steps = newest + 8
     end = f"TRAIN_STEPS={steps}"
 
     # The victim's host is new, and on another one, whose replica is not the victim, a piece is damaged.
-    held = max(int(path.name) for path in hosts.glob("*/process_*/[0-9]*") if path.name.isdecimal())
+    held = max(step for number in range(4) for step in local_steps(hosts, number))
     shutil.rmtree(hosts / str(victim))
     damaged = 1 if victim != 1 and victim != 3 else 2
     for pieces in (hosts / str(damaged)).rglob("pieces"):
