@@ -136,7 +136,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         slices = {getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}
         if len(slices) > 1:
             raise UserError(f"the devices lie on {len(slices)} slices; set MeshConfig.slices to {len(slices)}")
-        return jax.make_mesh(shape, MESH_AXES, axis_types=types, devices=devices)
+        arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(arranged, MESH_AXES, axis_types=types)
     return Mesh(arrange_slices(sizes, config.slices, devices), MESH_AXES, axis_types=types)
 
 
@@ -163,7 +164,11 @@ def arrange_slices(sizes: Mapping[str, int], slices: int, devices: Sequence[jax.
     between = {"data": over_data, "fsdp": over_fsdp}
     within = [size // between.get(axis, 1) for axis, size in sizes.items()]
     return mesh_utils.create_hybrid_device_mesh(
-        within, [between.get(axis, 1) for axis in sizes], devices, process_is_granule=not of_slices
+        within,
+        [between.get(axis, 1) for axis in sizes],
+        devices,
+        process_is_granule=not of_slices,
+        allow_split_physical_axes=True,
     )
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from hephaestus_jax.compile_check.groups import Groups, groups_of
+from hephaestus_jax.compile_check.groups import Groups, between_slices, groups_of
 from hephaestus_jax.compile_check.hlo import Array, Computation, Instruction, Module, trip_count
 
 COLLECTIVES = (
@@ -130,6 +130,12 @@ class _Walker:
             self.custom(computation, x, times)
         elif (kind := x.opcode.removesuffix("-start")) in COLLECTIVES and not self.is_continued(computation, x):
             self.costs.collectives.append(self.collective(computation, x, kind, times))
+        elif found := between_slices(x, self.module.partitions):
+            sent = computation.operand(x, 0)
+            while sent.opcode == "bitcast":  # to tiles; before, it has the parameter's shape
+                sent = computation.operand(sent, 0)
+            kind, groups = found
+            self.costs.collectives.append(Collective(kind, sent.arrays, groups, times, x.op_name, computation.name))
 
     def call(self, names: tuple[str, ...], times: int, in_memory: bool) -> None:
         for name in names:

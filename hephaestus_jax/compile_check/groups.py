@@ -47,6 +47,27 @@ def groups_of(x: Instruction, devices: int) -> Groups:
     return _parse(_text(x), devices)
 
 
+def between_slices(x: Instruction, devices: int) -> tuple[str, Groups] | None:
+    """Kind and groups of a collective over the network between slices, which TPUs write as a transfer to the host.
+
+    The transfer's target reads {1,2}x{0:15}: slices from 1, and devices within a slice. Devices are numbered slice by
+    slice; each takes part with those at its place in the other slices.
+
+    Args:
+        devices: of one slice, which the program is written for.
+    """
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', x.attributes)
+    target = re.search(r'_xla_megascale_target="\{([\d,:]+)\}x', x.attributes)
+    if x.opcode != "send" or not kind or not target:
+        return None
+    slices = 0
+    for part in target[1].split(","):
+        first, _, last = part.partition(":")
+        slices += int(last or first) - int(first) + 1
+    members = tuple(tuple(place + part * devices for part in range(slices)) for place in range(devices))
+    return kind[1].lower().replace("_", "-"), Groups(members)
+
+
 def _text(x: Instruction) -> str:
     """The attribute that names the groups, and no more of the instruction."""
     name = "source_target_pairs" if "source_target_pairs=" in x.attributes else "replica_groups"

@@ -50,7 +50,9 @@ class KernelFormulas:
             return None
         queries, keys = wide[0].shape, wide[1].shape  # [rows..., heads, length, head_dim]
         phase = found[1]
-        products = _FUSED_DKV if phase == "dkv" and _stated(kernel, "use_fused_bwd_kernel") else _PRODUCTS[phase]
+        # Fused, a result more: the queries' gradient in parts, one for each block of keys.
+        fused = any(array.shape[-3:] == queries[-3:] and len(array.shape) > len(queries) for array in kernel.arrays)
+        products = _FUSED_DKV if phase == "dkv" and fused else _PRODUCTS[phase]
         suffix = "" if phase == "fwd" else f"_{phase}"
         blocks = [_stated(kernel, f"block_{side}{suffix}") or _DEFAULT_BLOCK for side in ("q", "kv")]
         heads, length = math.prod(queries[:-2]), queries[-2]
@@ -81,6 +83,6 @@ def _grouped(kernel: Instruction, operands: tuple[Array, ...]) -> float | None:
 
 
 def _stated(kernel: Instruction, name: str) -> int:
-    """A number or truth value of the kernel's metadata; 0 if it has none of that name."""
-    found = re.search(rf"{name}\W+(\d+|true)", kernel.attributes)
-    return 0 if not found else 1 if found[1] == "true" else int(found[1])
+    """A number of the kernel's metadata; 0 if it has none of that name."""
+    found = re.search(rf"{name}\W+(\d+)", kernel.attributes)
+    return int(found[1]) if found else 0

@@ -126,6 +126,15 @@ def splash(
     return splash(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, masking)
 
 
+def splash_fused(
+    q_BLNH: jax.Array, k_BLKH: jax.Array, v_BLKH: jax.Array, segment_ids_BL: jax.Array, masking: Masking
+) -> jax.Array:
+    """`splash` with one backward kernel: fewer products, more memory."""
+    from hephaestus_jax.model.splash import splash  # as above
+
+    return splash(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, masking, fused_backward=True)
+
+
 def triton(
     q_BLNH: jax.Array, k_BLKH: jax.Array, v_BLKH: jax.Array, segment_ids_BL: jax.Array, masking: Masking
 ) -> jax.Array:
@@ -184,6 +193,7 @@ BACKENDS = {
         Backend("chunked", chunked, recomputes=True),
         Backend("xla", xla, softcap=False),
         Backend("splash", splash, platforms=("tpu",), length_multiple=128, recomputes=True),
+        Backend("splash_fused", splash_fused, platforms=("tpu",), length_multiple=128, recomputes=True),
         Backend(
             "triton", triton, platforms=("gpu",), dtypes=("bfloat16",), window=False, softcap=False,
             length_multiple=128, recomputes=True,

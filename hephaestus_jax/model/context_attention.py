@@ -101,13 +101,18 @@ def _splash(
     segment_ids_BL: jax.Array,
     masking: Masking,
     places: np.ndarray,
+    fused_backward: bool = False,
 ) -> jax.Array:
     from hephaestus_jax.model.splash import splash  # Pallas is imported where it is used
 
-    return splash(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, masking, places=places)
+    return splash(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, masking, places=places, fused_backward=fused_backward)
 
 
-BACKENDS: dict[str, Callable[..., jax.Array]] = {"chunked": in_parts, "splash": _splash}
+BACKENDS: dict[str, Callable[..., jax.Array]] = {
+    "chunked": in_parts,
+    "splash": _splash,
+    "splash_fused": functools.partial(_splash, fused_backward=True),
+}
 """`ComputeConfig.attention` -> its function for rows in parts."""
 
 

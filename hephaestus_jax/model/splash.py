@@ -50,6 +50,7 @@ def splash(
     masking: Masking,
     *,
     places: np.ndarray | None = None,
+    fused_backward: bool = False,
     interpret: bool = False,
 ) -> jax.Array:
     """Causal attention within segments by the splash kernel: [B, L, N, H] in the dtype of the queries.
@@ -60,6 +61,9 @@ def splash(
 
     Args:
         places: `row_order` where the length is split over devices; None for whole rows in their natural order.
+        fused_backward: one kernel for all three gradients, which computes the scores once (5 products instead of 7),
+            and writes the queries' gradient in parts, one for every 1,024 keys, that are summed afterwards: for a row
+            of 8,192 tokens 8 times the memory of the queries.
         interpret: emulates the kernel operation by operation, on any platform; for tests.
 
     Raises:
@@ -71,7 +75,8 @@ def splash(
     natural = row_order(q_BLNH.shape[1], parts)
     if not (parts == 1 if places is None else np.array_equal(places, natural)):
         raise ValueError(f"places are not the order in which {parts} devices hold a row; give those of row_order")
-    kernel = _kernel(heads_per_device(q_BLNH.shape[2], partitioning), natural, parts, masking, interpret)
+    heads = heads_per_device(q_BLNH.shape[2], partitioning)
+    kernel = _kernel(heads, natural, parts, masking, fused_backward, interpret)
     scale = masking.scale or 1 / math.sqrt(q_BLNH.shape[-1])
     return on_every_device(
         functools.partial(_attend, parts),
@@ -110,7 +115,7 @@ def _attend(
     return jnp.swapaxes(jax.vmap(kernel)(*heads_first, segments), 1, 2)
 
 
-def _kernel(heads: int, places: np.ndarray, parts: int, masking: Masking, interpret: bool) -> Any:
+def _kernel(heads: int, places: np.ndarray, parts: int, masking: Masking, fused_backward: bool, interpret: bool) -> Any:
     """The kernel for `heads` query heads at these places of the row, each of `parts` devices holding its part of them.
 
     It is a tree of the arrays that say which blocks are computed; they are divided as the queries are.
@@ -129,10 +134,13 @@ def _kernel(heads: int, places: np.ndarray, parts: int, masking: Masking, interp
     shape = (length, length)
     mask = masks.LocalMask(shape, (masking.window - 1, 0), 0) if masking.window else masks.CausalMask(shape)
     mask.q_sequence = places
+    # Fused, larger key blocks: fewer parts of the queries' gradient, for 3 % more scores at 8,192 tokens.
+    key_block = 2 * block if fused_backward and length // chunks % (2 * block) == 0 else block
     sizes = kernels.BlockSizes(
         block_q=block, block_kv=block, block_kv_compute=block,
-        block_q_dkv=block, block_kv_dkv=block, block_kv_dkv_compute=block,
-        block_q_dq=block, block_kv_dq=block,
+        block_q_dkv=block, block_kv_dkv=key_block, block_kv_dkv_compute=block,
+        block_q_dq=None if fused_backward else block, block_kv_dq=None if fused_backward else block,
+        use_fused_bwd_kernel=fused_backward,
     )  # fmt: skip
     return kernels.make_splash_mha(
         masks.MultiHeadMask([mask] * heads),

@@ -131,6 +131,32 @@ def test_a_sum_of_which_only_a_slice_is_kept_is_a_reduce_scatter() -> None:
     assert scatter.groups.axes({"data": 2, "tensor": 2}) == ("tensor",)
 
 
+SLICES = """HloModule m, num_partitions=2
+
+ENTRY %main (g: f32[2,1024]) -> f32[16,128] {
+  %g = f32[2,1024]{1,0} parameter(0)
+  %tiles = f32[16,128]{1,0} bitcast(%g)
+  %token = token[] after-all()
+  %send = (f32[16,128]{1,0}, u32[], token[]) send(%tiles, %token), channel_id=2, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1:2,4}x{0:1}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %recv = (f32[16,128]{1,0}, u32[], token[]) recv(%token), channel_id=1, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1:2,4}x{0:1}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %got = (f32[16,128]{1,0}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %sum = f32[16,128]{1,0} get-tuple-element(%got), index=0
+}
+"""
+
+
+def test_a_sum_over_slices_is_a_transfer_to_the_host() -> None:
+    (x,) = walk(parse(SLICES)).collectives
+    assert (x.kind, x.times, x.payload) == ("all-reduce", 1, 2 * 1024 * 4)
+    assert x.arrays[0].shape == (2, 1024)  # that of the parameter, not of its tiles
+    assert x.groups.members == ((0, 2, 4), (1, 3, 5))
+    assert x.groups.axes({"data": 3, "fsdp": 2}) == ("data",)
+    assert x.sent == pytest.approx(2 * 2 / 3 * 2 * 1024 * 4)
+
+
 @pytest.mark.parametrize(
     ("attributes", "members"),
     [
@@ -150,9 +176,9 @@ def test_groups(attributes: str, members: tuple[tuple[int, ...], ...]) -> None:
     assert groups_of(x, 4).members == members
 
 
-def kernel(name: str, metadata: str = "") -> Instruction:
+def kernel(name: str, metadata: str = "", results: tuple[Array, ...] = ()) -> Instruction:
     attributes = f'custom_call_target="tpu_custom_call", {metadata} metadata={{op_name="jit(step)/{name}"}}'
-    return Instruction("k", "custom-call", (), (), "", attributes, False)
+    return Instruction("k", "custom-call", results, (), "", attributes, False)
 
 
 Q, KV = Array("bf16", (4, 1024, 64)), Array("bf16", (2, 1024, 64))
@@ -174,12 +200,17 @@ def test_splash_kernels_by_formula(name: str, products: int) -> None:
 
 
 def test_splash_blocks_are_those_of_the_kernel() -> None:
-    metadata = '"{\\"block_q\\": 256, \\"block_kv\\": 128, \\"use_fused_bwd_kernel\\": false}"'
+    metadata = '"{\\"block_q\\": 256, \\"block_kv\\": 128}"'
     assert KernelFormulas(64)(kernel("splash_mha_fwd", metadata), (Q, KV, KV)) == (
         2 * 2 * 4 * 1024 * 1024 * 64 * (2 + 4 + 6 + 8) / 32
     )
-    fused = '"{\\"block_q_dkv\\": 512, \\"block_kv_dkv\\": 512, \\"use_fused_bwd_kernel\\": true}"'
-    assert KernelFormulas(64)(kernel("splash_mha_dkv", fused), (Q, KV, KV)) == 5 * 2 * 4 * 1024 * 1024 * 64 * 3 / 4
+
+
+def test_a_backward_kernel_that_also_gives_the_queries_gradient_in_parts() -> None:
+    metadata = '"{\\"block_q_dkv\\": 512, \\"block_kv_dkv\\": 1024, \\"block_kv_dkv_compute\\": 512}"'
+    gradients = (Array("bf16", (1, 4, 1024, 64)), KV, KV)
+    flops = KernelFormulas(64)(kernel("splash_mha_dkv_segmented_no_residuals", metadata, gradients), (Q, KV, KV))
+    assert flops == 5 * 2 * 4 * 1024 * 1024 * 64  # the one block of keys meets both of queries
 
 
 def test_a_window_leaves_fewer_blocks() -> None:

@@ -36,13 +36,15 @@ CASES = {
     "several devices to a key/value head": ("splash", MeshConfig(data=2, fsdp=1, tensor=4), 4, 2, Masking()),
     "heads of a device share no one head": ("splash", MeshConfig(fsdp=1, tensor=4), 12, 3, Masking()),
     "length": ("splash", MeshConfig(fsdp=1, context=2, tensor=2), 4, 1, Masking(window=200)),
+    "length, one backward kernel": ("splash_fused", MeshConfig(fsdp=1, context=2, tensor=2), 4, 1, Masking()),
     "rows and heads on GPUs": ("triton", MeshConfig(fsdp=2, tensor=4), 8, 2, Masking()),
 }
 CHIPS = "v5e:2x2"
-# mesh, dtype, length, head_dim, masking
-PROGRAMS = {
+# mesh, dtype, length, head_dim, masking, whether the backward pass is one kernel
+PROGRAMS: dict[str, tuple[Any, ...]] = {
     "rows and heads": (MeshConfig(fsdp=2, tensor=2), "bfloat16", 256, 64, Masking(window=200, softcap=30.0)),
     "length": (MeshConfig(fsdp=2, context=2), "float32", 512, 128, Masking()),
+    "one backward kernel": (MeshConfig(fsdp=2, tensor=2), "bfloat16", 512, 128, Masking(), True),
 }
 COLLECTIVES = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
@@ -78,9 +80,11 @@ def compare(kernel: str, mesh: MeshConfig, heads: int, kv_heads: int, masking: M
     wanted = gradients(functools.partial(attention.reference, masking=masking))(*arrays, SEGMENTS)
     partitioning = mesh_for(mesh, heads, kv_heads, HEAD_DIM, jax.devices())
     emulated = functools.partial(triton_attention.triton, masking=masking, interpret=True)
-    if kernel == "splash":
-        places = row_order(LENGTH, partitioning.context)
-        emulated = functools.partial(splash.splash, masking=masking, places=places, interpret=True)
+    if kernel != "triton":
+        places, fused = row_order(LENGTH, partitioning.context), kernel == "splash_fused"
+        emulated = functools.partial(
+            splash.splash, masking=masking, places=places, fused_backward=fused, interpret=True
+        )
     got = gradients(divided(partitioning, emulated))(*arrays, SEGMENTS)
     pairs = zip(jax.tree.leaves(got)[1:], jax.tree.leaves(wanted)[1:], strict=True)
     return [float(np.abs(a - b).max()) for a, b in pairs]
@@ -92,7 +96,9 @@ def mesh_for(mesh: MeshConfig, heads: int, kv_heads: int, head_dim: int, devices
     return Partitioning(make_mesh(mesh, devices[:count]), model)
 
 
-def compiled(mesh: MeshConfig, dtype: str, length: int, head_dim: int, masking: Masking) -> dict[str, Any]:
+def compiled(
+    mesh: MeshConfig, dtype: str, length: int, head_dim: int, masking: Masking, fused_backward: bool = False
+) -> dict[str, Any]:
     """Kernels and collectives of the program that libtpu makes of value and gradients."""
     heads, kv_heads = 4, 2
     partitioning = mesh_for(mesh, heads, kv_heads, head_dim, tpu_chips())
@@ -107,7 +113,8 @@ def compiled(mesh: MeshConfig, dtype: str, length: int, head_dim: int, masking: 
     def total(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
         with partitioning:
             places = row_order(length, partitioning.context)
-            return splash.splash(q, k, v, segment_ids, masking, places=places).astype(jnp.float32).sum()
+            out = splash.splash(q, k, v, segment_ids, masking, places=places, fused_backward=fused_backward)
+            return out.astype(jnp.float32).sum()
 
     text = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(q, k, k, segments).compile().as_text()
     assert text is not None

@@ -24,6 +24,7 @@ WAYS = {
     "chunked": functools.partial(attention.chunked, chunk=96),  # two whole chunks and a rest
     "xla": attention.xla,
     "splash": functools.partial(splash.splash, interpret=True),
+    "splash_fused": functools.partial(splash.splash, fused_backward=True, interpret=True),
     "triton": functools.partial(triton_attention.triton, interpret=True),
 }
 MASKINGS = [

@@ -103,7 +103,7 @@ def test_a_backend_for_whole_rows_is_refused():
         choose_methods(config(), ComputeConfig(attention="reference"), row_order(16, 2))
     assert str(error.value) == (
         "attention backend 'reference' wants whole rows, and MeshConfig.context divides them; set"
-        " ComputeConfig.attention to chunked or splash, or MeshConfig.context to 1"
+        " ComputeConfig.attention to chunked or splash or splash_fused, or MeshConfig.context to 1"
     )
 
 

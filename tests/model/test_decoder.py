@@ -250,7 +250,9 @@ def test_output_kernel():
 
 def test_an_unknown_backend_is_one_clear_line():
     model, params, batch, *_ = evaluated(PACKED)
-    with pytest.raises(UserError, match=r"'flash'; known backends: reference, chunked, xla, splash, triton, cudnn$"):
+    with pytest.raises(
+        UserError, match=r"'flash'; known backends: reference, chunked, xla, splash, splash_fused, triton, cudnn$"
+    ):
         decode(params, model, ComputeConfig(attention="flash"), *batch[:3])
 
 
