@@ -79,6 +79,7 @@ setup(
             "ruff>=0.14",
             "mypy>=1.18",
             "transformers>=5",
+            "peft>=0.21",  # reads the adapters that are exported
             "torch==2.13.0",  # pinned: this one comes without CUDA packages
             "safetensors>=0.5",
             "nbclient>=0.10",

@@ -12,8 +12,11 @@ from typing import Literal
 
 from hephaestus_jax.architecture import (
     ExpertsConfig,
+    LinearRopeScaling,
+    LoraConfig,
     ModelConfig,
     RopeScaling,
+    YarnRopeScaling,
     at_least_zero,
     positive,
     require,
@@ -341,6 +344,8 @@ class TrainConfig:
         seed: of the initial weights. The order of the rows has its own seed, in the mixture.
         init_from: run directory whose newest checkpoint gives the initial parameters; empty for fresh ones.
         init_optimizer: whether its optimizer state is taken over too.
+        lora: adapters to train in place of the weights of `init_from`, which stay as they are; None to train these.
+            Adapters are float32, whatever `compute.param_dtype` is.
     """
 
     run_dir: str
@@ -362,6 +367,7 @@ class TrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         positive(self, "train_steps", "batch_size", "microbatches")
@@ -381,6 +387,8 @@ class TrainConfig:
                 self.model.experts is not None or getattr(self.loss, name) == 0,
                 f"LossConfig.{name} is {getattr(self.loss, name)}, and the model has no experts; set it to 0",
             )
+        if self.lora is not None:
+            self._check_lora(self.lora)
         require(self.train_steps < 1 << 31, f"TrainConfig.train_steps is {self.train_steps:,}; it must be below 2³¹")
         spent = self.schedule.warmup_steps + self.schedule.decay_steps
         require(
@@ -389,14 +397,39 @@ class TrainConfig:
             " decay_steps, or raise train_steps",
         )
 
+    def _check_lora(self, lora: LoraConfig) -> None:
+        lora.check(self.model)
+        require(
+            bool(self.init_from) and not self.init_optimizer,
+            "TrainConfig.lora trains adapters of finished weights, with an optimizer of their own: give init_from, and"
+            " leave init_optimizer out",
+        )
+        require(
+            self.optimizer.kind != "muon",
+            "OptimizerConfig.kind 'muon' is for whole matrices, an adapter is two factors of one; set it to 'adamw'",
+        )
+
     @property
     def schedule_steps(self) -> int:
         """The step at which the learning rate's schedule ends."""
         return self.schedule.total_steps or self.train_steps
 
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs of one token in a row of `length`, as `ModelConfig.flops_per_token` counts them.
+
+        With `lora` a frozen matmul weight counts 4, since nobody asks for its gradient, and an adapter's 6.
+        """
+        per_token = self.model.flops_per_token(length)
+        if self.lora is None:
+            return per_token
+        return per_token - 2.0 * self.model.num_matmul_parameters + 6.0 * self.lora.num_parameters(self.model)
+
+
+MODEL_PARTS = (RopeScaling, LinearRopeScaling, YarnRopeScaling, ExpertsConfig)
+"""What a gin file of a model may bind besides `ModelConfig`."""
 
 PARTS = (
-    RopeScaling, ExpertsConfig, ModelConfig, ComputeConfig, MeshConfig, LossConfig, ScheduleConfig, OptimizerConfig,
+    *MODEL_PARTS, ModelConfig, LoraConfig, ComputeConfig, MeshConfig, LossConfig, ScheduleConfig, OptimizerConfig,
     GuardConfig, EvaluationConfig, CheckpointConfig, LoggingConfig,
 )  # fmt: skip
 """What a gin file may bind besides `TrainConfig`."""

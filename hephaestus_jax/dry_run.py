@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from hephaestus_jax.checkpoints import newest_step
-from hephaestus_jax.config import TrainConfig
+from hephaestus_jax.config import LoraConfig, ModelConfig, TrainConfig
 from hephaestus_jax.data.mixture import Mixture, open_mixture
 from hephaestus_jax.devices import peak_flops
 from hephaestus_jax.metrics import MFU_CONVENTION
@@ -41,14 +41,24 @@ def headline(config: TrainConfig, mixture: Mixture, partitioning: Partitioning) 
     warmup, steps = config.schedule.warmup_steps, config.schedule_steps
     short = f"; warm-up takes {warmup:,} steps, so the rate only rises" if warmup >= steps else ""
     compute = config.compute
+    adapters = [] if config.lora is None else [_adapters(config.lora, model)]
     return "\n".join(
         [
             f"model {model.name}: {model.num_parameters:,} parameters, {model.num_layers} layers,"
             f" computed in {compute.dtype}, attention {compute.attention!r}, remat {compute.remat!r}",
+            *adapters,
             f"mesh {axes}: {devices.size} {devices[0].device_kind} device(s), {jax.process_count()} process(es)",
             f"mixture {mixture.spec.name!r}: rows of {length:,} tokens, {config.batch_size:,} rows per step,"
             f" {config.train_steps:,} steps = {tokens:,} tokens{short}",
         ]
+    )
+
+
+def _adapters(lora: LoraConfig, model: ModelConfig) -> str:
+    count = lora.num_parameters(model)
+    return (
+        f"adapters of rank {lora.rank}, scale {lora.scale:g}, on {', '.join(lora.targets)}: {count:,} parameters are"
+        f" trained, {100 * count / model.num_parameters:.3g} % as many as those that are kept as they are"
     )
 
 
@@ -61,7 +71,7 @@ def describe(config: TrainConfig) -> None:
     Raises:
         UserError: whatever would keep the run from starting, damaged checkpoints and evaluation files excepted.
     """
-    partitioning = Partitioning(make_mesh(config.mesh), config.model)
+    partitioning = Partitioning(make_mesh(config.mesh), config.model, lora=config.lora)
     check_batch(config, partitioning)
     abstract = abstract_state(config, partitioning)
     mixture = open_mixture(config.mixture)
@@ -78,7 +88,7 @@ def describe(config: TrainConfig) -> None:
     print("\n".join(["arrays on the mesh", *partitioning.describe()[1:]]))
     print(mixture.describe(config.train_steps * config.batch_size))
 
-    per_step = config.model.flops_per_token(length) * config.batch_size * length
+    per_step = config.flops_per_token(length) * config.batch_size * length
     print(f"{per_step:.3g} FLOPs per step, {per_step * config.train_steps:.3g} FLOPs in all ({MFU_CONVENTION})")
 
     step = make_train_step(config, partitioning, abstract, len(mixture.task_names))

@@ -12,6 +12,8 @@ from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.distributed import is_main, say
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.hf.origin import keep_origin
+from hephaestus_jax.hf.vocabulary_growth import read_growths
+from hephaestus_jax.model.lora import trained_and_frozen
 from hephaestus_jax.run_directory import Identity, RunDirectory
 from hephaestus_jax.skipped_rows import SKIPPED_ROWS, Rollback, SkippedRows, read_skipped_rows
 from hephaestus_jax.starting_point import open_starting_point
@@ -58,11 +60,20 @@ def first_state(
         return restored.state, next_row
     if config.init_from:
         start = open_starting_point(config.init_from)
-        wanted = {"params": abstract.params, **({"opt_state": abstract.opt_state} if config.init_optimizer else {})}
+        _, frozen = trained_and_frozen(abstract.params, config.lora)
+        wanted = {"params": frozen or abstract.params}
+        if config.init_optimizer:
+            wanted["opt_state"] = abstract.opt_state
         start.check_vocabulary(vocabulary)
         found = start.restore(wanted)
+        if config.lora is not None and start.origin and any(one.get("tokens") for one in read_growths(start.origin)):
+            say(
+                "note: the model was given new tokens, whose rows of the embedding are all alike; adapters leave them"
+                " so, and the tokens stay the same to the model: train all weights first"
+            )
         of = "the Hugging Face model" if start.kind == "huggingface" else f"step {found.step:,} of"
-        say(f"started with {' and '.join(wanted)} of {of} {config.init_from}")
+        adapters = "" if config.lora is None else f", and adapters from seed {config.seed}"
+        say(f"started with {' and '.join(wanted)} of {of} {config.init_from}{adapters}")
         return init_state(config, abstract, found.state), 0
     say(f"started from scratch with seed {config.seed}")
     return init_state(config, abstract), 0

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from hephaestus_jax import sharding
-from hephaestus_jax.products import einsum_float32
+from hephaestus_jax.products import einsum_float32, soft_capped
 
 
 def next_token_targets(tokens_BL: jax.Array, loss_weights_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -73,7 +73,7 @@ class LossSums(NamedTuple):
 _MOST_STRETCHES, _SHORTEST_STRETCH = 8, 4096  # of the vocabulary, for sums over devices
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
 def cross_entropy_sums(
     hidden_BLD: jax.Array,
     kernel_DV: jax.Array,
@@ -83,6 +83,7 @@ def cross_entropy_sums(
     num_groups: int,
     z_loss: float,
     chunk: int,
+    softcap: float = 0.0,
 ) -> LossSums:
     """Weighted cross-entropy of `hidden @ kernel` against the targets, in chunks of `chunk` positions of each row.
 
@@ -102,9 +103,18 @@ def cross_entropy_sums(
         num_groups: G.
         z_loss: coefficient c of c·log²Z (PaLM, arXiv:2204.02311, section 5).
         chunk: positions of each row whose logits exist at a time; at L or above, all of them do.
+        softcap: `ModelConfig.logit_softcap`; ℓ and Z are of the capped logits.
     """
-    rows, _ = _scan_chunks(hidden_BLD, kernel_DV, targets_BL, weights_BL, z_loss, chunk, differentiate=False)
+    losses = _LogitLosses(z_loss, softcap)
+    rows, _ = _scan_chunks(hidden_BLD, kernel_DV, targets_BL, weights_BL, losses, chunk, differentiate=False)
     return _sums(rows, weights_BL, groups_B, num_groups)
+
+
+class _LogitLosses(NamedTuple):
+    """The coefficient of z-loss, and what the logits are soft-capped to."""
+
+    z_loss: float
+    softcap: float
 
 
 class _Rows(NamedTuple):
@@ -134,9 +144,11 @@ def _forward(
     num_groups: int,
     z_loss: float,
     chunk: int,
+    softcap: float,
 ) -> tuple[LossSums, tuple[jax.Array, jax.Array]]:
     """The sums, and the gradients for a cotangent of 1."""
-    rows, gradients = _scan_chunks(hidden_BLD, kernel_DV, targets_BL, weights_BL, z_loss, chunk, differentiate=True)
+    losses = _LogitLosses(z_loss, softcap)
+    rows, gradients = _scan_chunks(hidden_BLD, kernel_DV, targets_BL, weights_BL, losses, chunk, differentiate=True)
     assert gradients is not None
     kernel_gradient_DV = _sum_of_shards(gradients.kernel_SDV).astype(kernel_DV.dtype)
     # Together, so that the sum may not wait for the end of the layers' backward pass, in float32 all the while.
@@ -145,9 +157,14 @@ def _forward(
 
 
 def _backward(
-    num_groups: int, z_loss: float, chunk: int, gradients: tuple[jax.Array, jax.Array], cotangents: LossSums
+    num_groups: int,
+    z_loss: float,
+    chunk: int,
+    softcap: float,
+    gradients: tuple[jax.Array, jax.Array],
+    cotangents: LossSums,
 ) -> tuple[jax.Array | None, ...]:
-    del num_groups, z_loss, chunk
+    del num_groups, z_loss, chunk, softcap
     hidden_BLD, kernel_DV = ((cotangents.objective * gradient).astype(gradient.dtype) for gradient in gradients)
     return hidden_BLD, kernel_DV, None, None, None
 
@@ -160,7 +177,7 @@ def _scan_chunks(
     kernel_DV: jax.Array,
     targets_BL: jax.Array,
     weights_BL: jax.Array,
-    z_loss: float,
+    losses: _LogitLosses,
     chunk: int,
     *,
     differentiate: bool,
@@ -182,7 +199,7 @@ def _scan_chunks(
         )
         # Weight 0 must mean no contribution even where the hidden state is not finite: 0 · inf is NaN.
         hidden = jnp.where(weights[..., None] > 0, hidden, 0)
-        here, d_logits = _chunk_losses(hidden, compute_kernel_DV, targets, weights, z_loss)
+        here, d_logits = _chunk_losses(hidden, compute_kernel_DV, targets, weights, losses)
         if gradients is not None:
             d_hidden, d_kernel = _chunk_gradients(hidden, compute_kernel_DV, d_logits)
             gradients = _Gradients(
@@ -202,11 +219,11 @@ def _scan_chunks(
 
 
 def _logits(
-    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array
+    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, softcap: float
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The log-sum-exp and the target's logit [B, L], the logits and where the targets are [B, L, V]."""
+    """The log-sum-exp and the target's logit [B, L], the capped logits and where the targets are [B, L, V]."""
     logits_BLV = einsum_float32("bld,dv->blv", hidden_BLD, kernel_DV)
-    logits_BLV = sharding.constrain(logits_BLV, ("row_part", None, "vocabulary"))
+    logits_BLV = soft_capped(sharding.constrain(logits_BLV, ("row_part", None, "vocabulary")), softcap)
     log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
     # A comparison, not a look-up: it stays local where the vocabulary is split over devices.
     is_target_BLV = targets_BL[..., None] == jax.lax.broadcasted_iota(jnp.int32, logits_BLV.shape, 2)
@@ -215,10 +232,11 @@ def _logits(
 
 
 def _chunk_losses(
-    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, z_loss: float
+    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, weights_BL: jax.Array, losses: _LogitLosses
 ) -> tuple[_Rows, jax.Array]:
-    """The sums of each row over a chunk, and the gradient of the objective with respect to its logits."""
-    log_z_BL, target_logit_BL, logits_BLV, is_target_BLV = _logits(hidden_BLD, kernel_DV, targets_BL)
+    """The sums of each row over a chunk, and the gradient of the objective with respect to its logits uncapped."""
+    z_loss, softcap = losses
+    log_z_BL, target_logit_BL, logits_BLV, is_target_BLV = _logits(hidden_BLD, kernel_DV, targets_BL, softcap)
     rows = _Rows(
         jnp.sum(weights_BL * (log_z_BL - target_logit_BL), axis=1),
         jnp.sum(weights_BL * z_loss * jnp.square(log_z_BL), axis=1),
@@ -226,6 +244,8 @@ def _chunk_losses(
     softmax_BLV = jnp.exp(logits_BLV - log_z_BL[..., None])
     of_softmax_BL = weights_BL * (1 + 2 * z_loss * log_z_BL)
     d_logits_BLV = of_softmax_BL[..., None] * softmax_BLV - jnp.where(is_target_BLV, weights_BL[..., None], 0.0)
+    if softcap:
+        d_logits_BLV = d_logits_BLV * (1 - jnp.square(logits_BLV / softcap))
     return rows, d_logits_BLV.astype(hidden_BLD.dtype)
 
 
@@ -299,11 +319,13 @@ def _sums(rows: _Rows, weights_BL: jax.Array, groups_B: jax.Array, num_groups: i
     )
 
 
-def token_losses(hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, chunk: int) -> jax.Array:
+def token_losses(
+    hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Array, chunk: int, softcap: float = 0.0
+) -> jax.Array:
     """Cross-entropy of every position in nats, float32 [B, L]; for evaluation, where a loss belongs to its record.
 
     Args:
-        hidden_BLD, kernel_DV, targets_BL, chunk: as for `cross_entropy_sums`, and computed in the same dtypes.
+        hidden_BLD, kernel_DV, targets_BL, chunk, softcap: as for `cross_entropy_sums`, computed in the same dtypes.
     """
     length = hidden_BLD.shape[1]
     num_chunks = -(-length // chunk)
@@ -317,7 +339,7 @@ def token_losses(hidden_BLD: jax.Array, kernel_DV: jax.Array, targets_BL: jax.Ar
         hidden, targets = (
             jax.lax.dynamic_slice_in_dim(x, index * size, size, axis=1) for x in (hidden_BLD, targets_BL)
         )
-        log_z_BL, target_logit_BL, _, _ = _logits(hidden, compute_kernel_DV, targets)
+        log_z_BL, target_logit_BL, _, _ = _logits(hidden, compute_kernel_DV, targets, softcap)
         return log_z_BL - target_logit_BL
 
     losses_CBL = jax.lax.map(of_chunk, jnp.arange(num_chunks))

@@ -34,8 +34,9 @@ EVENTS_FLUSH_SECONDS = 30
 
 MFU_CONVENTION = (
     "MFU = FLOPs per token × tokens/s / (devices × dense bf16 peak); FLOPs per token = 6 × matmul weights (output"
-    " projection included, embedding look-up not) + 6 × layers × heads × head size × row length (causal attention);"
-    " recomputation not counted, padding counted as tokens"
+    " projection included, embedding look-up not; 4 × those that adapters leave as they are) + 12 × layers × heads ×"
+    " head size × keys seen on average (causal attention: half the row, fewer under a window); recomputation not"
+    " counted, padding counted as tokens"
 )
 
 

@@ -1,4 +1,4 @@
-"""Matrix products that add up in float32."""
+"""Matrix products that add up in float32, and what scores and logits, which are such, go through."""
 
 from __future__ import annotations
 
@@ -65,6 +65,11 @@ def _backward(
 
 
 _mixed_einsum.defvjp(_forward, _backward)
+
+
+def soft_capped(x: jax.Array, cap: float) -> jax.Array:
+    """cap · tanh(x / cap), which stays within ±cap (Gemma 2, arXiv 2408.00118); `x` itself for a cap of 0."""
+    return cap * jnp.tanh(x / cap) if cap else x
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -10,9 +10,9 @@
     RUN/huggingface/    where the weights came from a Hugging Face model: its files but the weights, for the way back
     RUN/lock            held by the process that writes here
 
-The identity of a run is what its weights are a function of: model, data, seed, batch, loss, optimizer, schedule. A
-changed identity is refused; everything else (mesh, microbatches, attention, logging, saving, evaluation, total steps)
-may change between starts, and what changed is printed.
+The identity of a run is what its weights are a function of: model, adapters, data, seed, batch, loss, optimizer,
+schedule. A changed identity is refused; everything else (mesh, microbatches, attention, logging, saving, evaluation,
+total steps) may change between starts, and what changed is printed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from hephaestus_jax.config import LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from hephaestus_jax.config import LoraConfig, LossConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from hephaestus_jax.data.mixture import Mixture
 from hephaestus_jax.data.mixture_spec import check_extension, mixture_spec_from_json
 from hephaestus_jax.data.storage import Storage
@@ -40,6 +40,7 @@ from hephaestus_jax.versions import versions_of
 FORMAT = 1
 RUN, CONFIG, LOCK = "run.json", "config.gin", "lock"
 CHECKPOINTS, HUGGINGFACE = "checkpoints", "huggingface"
+AVERAGED = "averaged"  # in run.json, where the folder holds the average of a run's checkpoints
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorstore", "numpy", "gin-config")
 
 CONVENTIONS = {
@@ -98,6 +99,11 @@ class RunDirectory:
             raise UserError(
                 f"{self.path} has checkpoints, but no {RUN}, which says what run they are of: put it back, or start a"
                 " new run from them with TrainConfig.init_from"
+            )
+        if record is not None and AVERAGED in record:
+            raise UserError(
+                f"{self.path} is an average of checkpoints, without an optimizer: begin a new run from it with"
+                " TrainConfig.init_from and another run_dir"
             )
         return record["identity"] if record is not None and saved else None
 
@@ -202,6 +208,7 @@ _IDENTITY_PARTS: Mapping[str, type] = {
     "loss": LossConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
+    "lora": LoraConfig,
 }
 _IDENTITY_FIELDS = {
     "seed", "batch_size", "init_from", "init_optimizer", "mixture", "compute.dtype", "compute.param_dtype",
@@ -249,7 +256,7 @@ def _default(name: str) -> Json:
     part, _, field_name = name.partition(".")
     for field in dataclasses.fields(_IDENTITY_PARTS.get(part, TrainConfig)):
         if field.name == (field_name or part) and field.default is not dataclasses.MISSING:
-            return field.default
+            return json.loads(json.dumps(field.default))  # as run.json has it
     return None
 
 
@@ -264,11 +271,12 @@ def free_settings(config: TrainConfig) -> dict[str, Json]:
 
 
 def identity_digests(identity: Identity) -> dict[str, str]:
-    """Digests of what the identity says of the model, the vocabulary and the mixture, for checkpoints to carry.
+    """Digests of what the identity says of model and adapters, vocabulary, and mixture, for checkpoints to carry.
 
     A setting at its default does not count, so that a setting which is new in a later version changes nothing.
     """
-    model = {name: value for name, value in identity.items() if name.startswith("model.") and value != _default(name)}
+    of_model = {name: value for name, value in identity.items() if name.startswith(("model.", "lora."))}
+    model = {name: value for name, value in of_model.items() if value != _default(name)}
     return {
         "model": digest_of(model),
         "vocabulary": identity["vocabulary"],
@@ -287,7 +295,7 @@ def _changes(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[str]:
     found = []
     for part in ("identity", "digests", "config", "versions"):
         for name, value in new[part].items():
-            before = old[part].get(name)
+            before = old[part].get(name, _default(name) if part == "identity" else None)
             if before != value and (part, name) != ("identity", "mixture"):
                 found.append(f"{name} {before!r} → {value!r}{notes.get(name, '')}")
     return list(dict.fromkeys(found))  # the vocabulary has its digest in two places

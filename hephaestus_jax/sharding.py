@@ -26,7 +26,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from hephaestus_jax.config import MeshConfig, ModelConfig
+from hephaestus_jax.config import LoraConfig, MeshConfig, ModelConfig
 from hephaestus_jax.errors import UserError
 
 MESH_AXES = ("data", "fsdp", "expert", "context", "tensor")
@@ -90,6 +90,8 @@ TABLE: Mapping[str, Rule] = {
         ("tensor",), fewer_is_whole=True, mend="choose tensor so that it divides ModelConfig.num_kv_heads, or above it"
     ),
     "head_dim": Rule(),
+    "head_vector": Rule(whole=MESH_AXES),  # biases and norms of heads: a few kB a layer, like other norms
+    "lora_rank": Rule(whole=MESH_AXES),  # adapters: the other axis of a factor is split as the kernel's
     # Activations.
     "batch": Rule(("data", "fsdp", "expert"), mend="make the rows of a microbatch a multiple of {parts}"),
     # The rows of a whole data-parallel replica: an activation split like `embed` cannot have its rows split over fsdp.
@@ -136,6 +138,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         slices = {getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}
         if len(slices) > 1:
             raise UserError(f"the devices lie on {len(slices)} slices; set MeshConfig.slices to {len(slices)}")
+        # A side of the torus may serve two axes: 512 × 4 on 8 × 16 × 16 chips.
         arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(arranged, MESH_AXES, axis_types=types)
     return Mesh(arrange_slices(sizes, config.slices, devices), MESH_AXES, axis_types=types)
@@ -179,12 +182,19 @@ class Partitioning:
         mesh: from `make_mesh`; an abstract one will do where nothing is placed.
         model: gives the sizes of the logical axes.
         table: logical axis -> rule.
+        lora: adapters of the model.
 
     Raises:
         UserError: a size of the model does not divide over the mesh.
     """
 
-    def __init__(self, mesh: Mesh | AbstractMesh, model: ModelConfig, table: Mapping[str, Rule] = TABLE) -> None:
+    def __init__(
+        self,
+        mesh: Mesh | AbstractMesh,
+        model: ModelConfig,
+        table: Mapping[str, Rule] = TABLE,
+        lora: LoraConfig | None = None,
+    ) -> None:
         self.mesh = mesh
         self.table = table
         self.sizes = {
@@ -195,6 +205,7 @@ class Partitioning:
             "heads": model.num_heads,
             "kv_heads": model.num_kv_heads,
             "head_dim": model.head_dim,
+            "head_vector": model.head_dim,
         }
         if model.experts is None:
             self.sizes["mlp"] = model.mlp_dim
@@ -202,7 +213,13 @@ class Partitioning:
             experts = model.experts
             self.sizes |= {"experts": experts.num_experts, "router": experts.num_experts}
             self.sizes |= {"expert_embed": model.embed_dim, "expert_mlp": experts.mlp_dim}
-        self._absent = _OF_EXPERTS if model.experts is None else _OF_FEED_FORWARD
+        self._absent: tuple[str, ...] = _OF_EXPERTS if model.experts is None else _OF_FEED_FORWARD
+        if not model.qkv_bias and model.query_key_norm == "none":
+            self._absent += ("head_vector",)
+        if lora is None:
+            self._absent += ("lora_rank",)
+        else:
+            self.sizes["lora_rank"] = lora.rank
         self._entered: list[ExitStack] = []
         for name, size in self.sizes.items():
             self._require_divides(name, size, f"model {model.name!r}")

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hephaestus_jax.config import ExpertsConfig, ModelConfig, RopeScaling
+from hephaestus_jax.architecture import LoraConfig, ModelConfig
 from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.data.storage import MissingKeyError, Storage
 from hephaestus_jax.errors import UserError
@@ -35,12 +35,14 @@ class StartingPoint:
         kind: see the module.
         model: the architecture of its weights.
         vocabulary: digest of the vocabulary that a run was trained with; None where tokenizer files tell.
+        lora: adapters that a run trained beside its weights, which `restore` adds to them.
     """
 
     path: str
     kind: Kind
     model: ModelConfig
     vocabulary: str | None = None
+    lora: LoraConfig | None = None
 
     @property
     def checkpoints(self) -> str:
@@ -70,6 +72,8 @@ class StartingPoint:
         from hephaestus_jax.hf.checkpoint import open_checkpoint
         from hephaestus_jax.hf.importing import import_parameters, narrowed
 
+        if self.lora is not None and "params" in abstract:
+            return self._restore_merged(self.lora, abstract, step)
         if self.kind != "huggingface":
             return restore_parts(self.checkpoints, abstract, step)
         if "opt_state" in abstract:
@@ -80,6 +84,24 @@ class StartingPoint:
         if (rounded := narrowed(open_checkpoint(self.path), abstract["params"])) and is_main():
             print(f"{len(rounded):,} tensors are rounded to the dtype asked for, the first {rounded[0]}", flush=True)
         return Restored(0, {"params": import_parameters(self.path, abstract["params"])}, {})
+
+    def _restore_merged(self, lora: LoraConfig, abstract: Mapping[str, Any], step: int | None) -> Any:
+        """The same of a run that trained adapters, with these added to the weights that they stand beside."""
+        import jax
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        from hephaestus_jax.checkpoints import restore_parts
+        from hephaestus_jax.model.decoder import abstract_parameters
+        from hephaestus_jax.model.lora import joined, merged_parameters, trained_and_frozen
+
+        params = abstract["params"]
+        whole = jax.tree.leaves(params)[0].sharding
+        if isinstance(whole, NamedSharding):
+            whole = NamedSharding(whole.mesh, PartitionSpec())
+        adapters, _ = trained_and_frozen(abstract_parameters(self.model, lora=lora), lora)
+        adapters = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), adapters)
+        found = restore_parts(self.checkpoints, {**abstract, "params": joined(params, adapters)}, step)
+        return replace(found, state={**found.state, "params": merged_parameters(found.state["params"], lora)})
 
     def check_vocabulary(self, vocabulary: VocabularyIdentity) -> None:
         """Passes if token ids mean here what they mean in `vocabulary`, that of a mixture.
@@ -121,20 +143,21 @@ def open_starting_point(path: str | os.PathLike[str]) -> StartingPoint:
     )
 
 
-def _model_of_run(storage: Storage, record: Any) -> tuple[ModelConfig, str]:
-    """The model of a run, and the digest of its vocabulary."""
+def _model_of_run(storage: Storage, record: Any) -> tuple[ModelConfig, str, LoraConfig | None]:
+    """The model of a run, the digest of its vocabulary, and its adapters."""
     try:
         identity = record["identity"]
-        fields = {name[len("model.") :]: value for name, value in identity.items() if name.startswith("model.")}
-        if fields.get("rope_scaling") is not None:
-            fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
-        if fields.get("experts") is not None:
-            fields["experts"] = ExpertsConfig(**fields["experts"])
-        return ModelConfig(**fields), identity["vocabulary"]
+        lora = LoraConfig.from_json(fields) if (fields := part_of(identity, "lora")) else None
+        return ModelConfig.from_json(part_of(identity, "model")), identity["vocabulary"], lora
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{storage.join(RUN)} does not say what model it is of ({error}); put it back as it was"
         ) from error
+
+
+def part_of(identity: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The fields of a part of a run's configuration, of its identity."""
+    return {name[len(part) + 1 :]: value for name, value in identity.items() if name.startswith(f"{part}.")}
 
 
 def starting_model(path: str, run_dir: str) -> ModelConfig:

@@ -108,7 +108,7 @@ def train(config: TrainConfig, operative: str = "") -> None:
 
     # 1 devices
     mesh = make_mesh(config.mesh)
-    partitioning = Partitioning(mesh, config.model)
+    partitioning = Partitioning(mesh, config.model, lora=config.lora)
     check_batch(config, partitioning)
     abstract = abstract_state(config, partitioning)
 
@@ -326,7 +326,7 @@ class Training:
     def write(self, sent: Sent, metrics: StepMetrics) -> None:
         """A line of metrics.jsonl for every step, and one on the terminal now and then."""
         rates, memory = self.throughput.rates(), memory_in_use(self.partitioning.mesh.local_devices)
-        per_token = self.config.model.flops_per_token(self.length)
+        per_token = self.config.flops_per_token(self.length)
         used = mfu(per_token, rates.tokens_per_second, self.num_devices, self.peak_flops) if rates.steps else None
         names = self.mixture.task_names
         sums = zip(names, metrics.loss_G, metrics.weight_G, strict=True)

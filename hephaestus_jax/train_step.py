@@ -37,6 +37,7 @@ from hephaestus_jax.model.decoder import (
     row_places,
 )
 from hephaestus_jax.model.experts import RouterSums
+from hephaestus_jax.model.lora import joined, trained_and_frozen
 from hephaestus_jax.optimizers import apply_direction, clip_scale, make_optimizer, make_schedule
 from hephaestus_jax.products import precise
 from hephaestus_jax.sharding import Partitioning
@@ -83,7 +84,7 @@ class StepMetrics(NamedTuple):
     tokens_G: jax.Array  # int32: tokens with w > 0 of each task
     z_loss: jax.Array  # its share of the objective, per unit of weight
     grad_norm: jax.Array  # global, before clipping
-    param_norm: jax.Array  # after the step
+    param_norm: jax.Array  # of the parameters that are trained, after the step
     learning_rate: jax.Array
     bad: jax.Array  # bool: the update was dropped
     halted: jax.Array  # bool: the state is frozen from here on
@@ -99,7 +100,7 @@ def fresh_guard() -> GuardState:
 def fresh_state(config: TrainConfig, params: Any, opt_state: Any = None) -> TrainState:
     """Step 0 with the given parameters, and the given optimizer state or a new one."""
     if opt_state is None:
-        opt_state = make_optimizer(config.optimizer).init(params)
+        opt_state = make_optimizer(config.optimizer).init(trained_and_frozen(params, config.lora)[0])
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, fresh_guard())
 
 
@@ -109,9 +110,9 @@ def abstract_state(config: TrainConfig, partitioning: Partitioning) -> TrainStat
     Raises:
         UserError: the mesh and the model do not fit (`Partitioning.check`).
     """
-    params = abstract_parameters(config.model, config.compute.param_dtype)
+    params = abstract_parameters(config.model, config.compute.param_dtype, config.lora)
     state = jax.eval_shape(lambda params: fresh_state(config, params), params)
-    axes = parameter_axes(config.model)
+    axes = parameter_axes(config.model, config.lora)
     partitioning.check(state, axes)
     shardings = partitioning.state(state, axes)
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
@@ -123,13 +124,16 @@ def init_state(config: TrainConfig, abstract: TrainState, found: Mapping[str, An
     Args:
         config: of the run.
         abstract: from `abstract_state`.
-        found: "params", and perhaps "opt_state", to begin with; what is not there is made anew from the seed.
+        found: "params", and perhaps "opt_state", to begin with; what is not there is made anew from the seed, adapters
+            among the parameters too.
     """
 
     def make(found: Mapping[str, Any]) -> TrainState:
         params = found.get("params")
-        if params is None:
-            params = init_parameters(config.model, jax.random.key(config.seed), config.compute.param_dtype)
+        if params is None or config.lora is not None:
+            key = jax.random.key(config.seed)
+            fresh = init_parameters(config.model, key, config.compute.param_dtype, config.lora)
+            params = fresh if params is None else joined(trained_and_frozen(fresh, config.lora)[0], params)
         return fresh_state(config, params, found.get("opt_state"))
 
     return jax.jit(make, out_shardings=shardings_of(abstract))(found or {})
@@ -186,7 +190,7 @@ def sums_of_batch(config: TrainConfig, groups: int, z_loss: float, params: Any, 
         in_order(batch[name], places) for name in ("tokens", "segment_ids", "positions")
     )
     hidden_BLD, router = decode_in_order(
-        params, config.model, config.compute, tokens_BL, segment_ids_BL, positions_BL, places
+        params, config.model, config.compute, tokens_BL, segment_ids_BL, positions_BL, places, config.lora
     )
     # From whole rows: the place before a token may be another device's.
     targets_BL, weights_BL = next_token_targets(batch["tokens"], batch["loss_weights"])
@@ -197,13 +201,16 @@ def sums_of_batch(config: TrainConfig, groups: int, z_loss: float, params: Any, 
     chunk = min(config.compute.loss_chunk, -(-length // parts // 2))
     with precise(config.compute.dtype):
         loss = cross_entropy_sums(
-            hidden_BLD, output_kernel(params), targets_BL, weights_BL, groups_B, groups, z_loss, chunk
-        )
+            hidden_BLD, output_kernel(params), targets_BL, weights_BL, groups_B, groups, z_loss, chunk,
+            config.model.logit_softcap,
+        )  # fmt: skip
     return BatchSums(loss, None if router is None else jax.tree.map(lambda x: jnp.sum(x, axis=1), router))
 
 
 def gradient_sums(config: TrainConfig, groups: int, params: Any, batch: Arrays) -> tuple[Any, BatchSums]:
     """Gradient of Σ w(ℓ + z) + Σ w · (the router's losses) over the batch in float32, and its sums.
+
+    With respect to the parameters that are trained (`lora.trained_and_frozen`).
 
     Microbatch by microbatch. The load-balancing loss is a product of means over the whole batch; with more than one
     microbatch a forward pass over all of them comes first, for the batch's counts of tokens per expert, given which the
@@ -211,9 +218,10 @@ def gradient_sums(config: TrainConfig, groups: int, params: Any, batch: Arrays) 
     """
     _, weights_BL = next_token_targets(batch["tokens"], batch["loss_weights"])
     weight, tokens = jnp.sum(weights_BL), counted_tokens(batch)
+    trained, frozen = trained_and_frozen(params, config.lora)
 
-    def objective(params: Any, part: Arrays, counts_YE: jax.Array | None) -> tuple[jax.Array, BatchSums]:
-        sums = sums_of_batch(config, groups, config.loss.z_loss, params, part)
+    def objective(trained: Any, part: Arrays, counts_YE: jax.Array | None) -> tuple[jax.Array, BatchSums]:
+        sums = sums_of_batch(config, groups, config.loss.z_loss, joined(trained, frozen), part)
         if sums.router is None:
             return sums.loss.objective, sums
         counts_YE = sums.router.counts if counts_YE is None else counts_YE
@@ -222,7 +230,7 @@ def gradient_sums(config: TrainConfig, groups: int, params: Any, batch: Arrays) 
         return sums.loss.objective + weight * of_router, sums  # the step divides everything by the weight
 
     def of_part(part: Arrays, counts_YE: jax.Array | None) -> tuple[Any, BatchSums]:
-        gradient, sums = jax.grad(objective, has_aux=True)(params, part, counts_YE)
+        gradient, sums = jax.grad(objective, has_aux=True)(trained, part, counts_YE)
         return jax.tree.map(lambda g: g.astype(jnp.float32), gradient), sums
 
     if config.microbatches == 1:
@@ -272,18 +280,18 @@ def make_step_function(
         # Divided by the weight and clipped in one product, which the compiler puts into the update.
         scale = per_weight * clip_scale(norm, config.optimizer)
         gradient = jax.tree.map(lambda g: g * scale, gradient)
-        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        new = (apply_direction(state.params, direction, rate), opt_state)
-        params, opt_state = jax.tree.map(
-            lambda old, new: jnp.where(bad, old, new), (state.params, state.opt_state), new
-        )
-        param_norm = optax.global_norm(jax.tree.map(lambda p: p.astype(jnp.float32), params))
+        trained, frozen = trained_and_frozen(state.params, config.lora)
+        direction, opt_state = optimizer.update(gradient, state.opt_state, trained)
+        new = (apply_direction(trained, direction, rate), opt_state)
+        trained, opt_state = jax.tree.map(lambda old, new: jnp.where(bad, old, new), (trained, state.opt_state), new)
+        param_norm = optax.global_norm(jax.tree.map(lambda p: p.astype(jnp.float32), trained))
         guard = guard._replace(halted=guard.halted | ~jnp.isfinite(param_norm))
         metrics = StepMetrics(
             loss, losses.loss_G, losses.weight_G, losses.tokens_G, losses.z_loss * per_weight, norm, param_norm, rate,
             bad, guard.halted, router,
         )  # fmt: skip
-        return TrainState(state.step + jnp.where(guard.halted, 0, 1), params, opt_state, guard), metrics
+        done = state.step + jnp.where(guard.halted, 0, 1)
+        return TrainState(done, joined(trained, frozen), opt_state, guard), metrics
 
     return step
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 
-def reader(params: Mapping[str, Any]) -> Callable[[str, int | None], np.ndarray]:
-    """Gives one array of the tree by its path, or one index of the array's first axis."""
+def reader(params: Mapping[str, Any]) -> Callable[[str, tuple[int, ...]], np.ndarray]:
+    """Gives one array of the tree by its path, or what lies at an index of the array's first axes."""
 
-    def read(path: str, index: int | None) -> np.ndarray:
+    def read(path: str, index: tuple[int, ...]) -> np.ndarray:
         array: Any = params
         for name in path.split("/"):
             array = array[name]
-        return np.asarray(array if index is None else array[index])
+        return np.asarray(array[index])
 
     return read

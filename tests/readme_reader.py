@@ -28,6 +28,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 _QUICKSTART = dict(setting.split("=", 1) for setting in QUICKSTART_SMALLER)
 _CORPUS = " ".join(f"--gin.{shlex.quote(text)}" for text in ast.literal_eval(_QUICKSTART["Recipe.corpus_settings"]))
 _STEPS = "--gin.TRAIN_STEPS=3 --gin.WARMUP_STEPS=1 --gin.BATCH_SIZE=2 --gin.EvaluationConfig.max_rows=4"
+_SAVES = "--gin.CheckpointConfig.every_steps=1"
 SMALLER = {
     # as in the small quickstart
     "gin/corpora/installed.gin": f"gin/corpora/quickstart.gin {_CORPUS}",
@@ -37,7 +38,8 @@ SMALLER = {
     # further
     "--seq_length 4096": "--seq_length 512",
     "--gin_file=gin/runs/pretrain.gin": f"--gin_file=gin/runs/pretrain.gin --gin_file=gin/models/tiny.gin {_STEPS}",
-    "--gin_file=gin/runs/continual_pretrain.gin": f"--gin_file=gin/runs/continual_pretrain.gin {_STEPS}",
+    "--gin_file=gin/runs/continual_pretrain.gin": f"--gin_file=gin/runs/continual_pretrain.gin {_STEPS} {_SAVES}",
+    "--gin_file=gin/runs/lora.gin": f"--gin_file=gin/runs/lora.gin {_STEPS}",
     "gin/corpora/environments.gin": "gin/corpora/environments.gin --env household,sqlite --episodes 60",
     "python -m tools.evaluate": "python -m tools.evaluate --max_rows 8 --max_calls 4 --sample_tokens 8",
 }

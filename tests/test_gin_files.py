@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hephaestus_jax import gin_files
-from hephaestus_jax.config import PARTS, MeshConfig, ModelConfig, RopeScaling, TrainConfig
+from hephaestus_jax.architecture import LinearRopeScaling, RopeScaling, YarnRopeScaling
+from hephaestus_jax.config import PARTS, MeshConfig, ModelConfig, TrainConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.forge.config import ForgeConfig
 from hephaestus_jax.forge.environments.assignments import RolloutConfig
@@ -200,7 +201,11 @@ floats = st.floats(min_value=1e-300, allow_nan=False, allow_infinity=False)
             num_kv_heads=st.just(1),
             head_dim=st.just(2),
             rope_theta=floats,
-            rope_scaling=st.none() | st.builds(RopeScaling, factor=floats),
+            rope_scaling=st.none()
+            | st.builds(RopeScaling, factor=floats)
+            | st.builds(LinearRopeScaling, factor=floats)
+            | st.builds(YarnRopeScaling, floats, st.integers(1, 1 << 20)),
+            layer_pattern=st.sampled_from([("full",), ("unrotated",)]),
             tied_embeddings=st.booleans(),
         ),
         train_steps=st.integers(1000, (1 << 31) - 1),

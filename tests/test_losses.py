@@ -54,9 +54,9 @@ class Case:
         self.weights = jnp.asarray(rng.choice(weights, (rows, length)), jnp.float32)
         self.groups = jnp.asarray(rng.integers(0, groups, rows), jnp.int32)
 
-    def everything(self, z_loss: float, chunk: int, optimised: bool = False) -> Everything:
+    def everything(self, z_loss: float, chunk: int, softcap: float = 0.0, optimised: bool = False) -> Everything:
         arrays = (self.hidden, self.kernel, self.targets, self.weights, self.groups)
-        return (everything_optimised if optimised else everything)(*arrays, self.num_groups, z_loss, chunk)
+        return (everything_optimised if optimised else everything)(*arrays, self.num_groups, z_loss, chunk, softcap)
 
 
 Everything = tuple[LossSums, tuple[jax.Array, jax.Array], LossSums]
@@ -73,22 +73,27 @@ def _everything(hidden: jax.Array, kernel: jax.Array, *others: Any) -> Everythin
     return cross_entropy_sums(hidden, kernel, *others), gradients, sums
 
 
-everything = jax.jit(_everything, static_argnums=(5, 6, 7))
-everything_optimised = jax.jit(_everything, static_argnums=(5, 6, 7), compiler_options=OPTIMISED)
+everything = jax.jit(_everything, static_argnums=(5, 6, 7, 8))
+everything_optimised = jax.jit(_everything, static_argnums=(5, 6, 7, 8), compiler_options=OPTIMISED)
 
 
-def in_float64(case: Case, z_loss: float, hidden: Any = None, kernel: Any = None) -> dict[str, np.ndarray]:
+def in_float64(
+    case: Case, z_loss: float, hidden: Any = None, kernel: Any = None, softcap: float = 0.0
+) -> dict[str, np.ndarray]:
     """Sums and gradients by the definitions; the kernel is rounded to the dtype of hidden, as the product sees it."""
     hidden = np.asarray(case.hidden, np.float64) if hidden is None else hidden
     kernel = np.asarray(case.kernel.astype(case.hidden.dtype), np.float64) if kernel is None else kernel
     targets, weights = np.asarray(case.targets), np.asarray(case.weights, np.float64)
-    logits = hidden @ kernel
+    logits, slope = hidden @ kernel, 1.0
+    if softcap:
+        slope = np.cosh(logits / softcap) ** -2.0
+        logits = softcap * np.tanh(logits / softcap)
     highest = logits.max(-1, keepdims=True)
     log_z = (highest + np.log(np.exp(logits - highest).sum(-1, keepdims=True)))[..., 0]
     loss = log_z - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
     one_hot = np.eye(kernel.shape[1])[targets]
     d_logits = np.exp(logits - log_z[..., None]) * (1 + 2 * z_loss * log_z)[..., None] - one_hot
-    d_logits *= weights[..., None]
+    d_logits *= weights[..., None] * slope
     of_group = [np.asarray(case.groups) == group for group in range(case.num_groups)]
     return {
         "objective": (weights * (loss + z_loss * log_z**2)).sum(),
@@ -107,9 +112,16 @@ def relative(found: Any, expected: np.ndarray) -> float:
     return float(difference / max(np.abs(expected).max(), 1e-30))
 
 
-def check(case: Case, z_loss: float, chunk: int, tolerance: float = 2e-6, gradient_tolerance: float = 5e-6) -> None:
-    expected = in_float64(case, z_loss)
-    sums, (d_hidden, d_kernel), sums_with_gradients = case.everything(z_loss, chunk)
+def check(
+    case: Case,
+    z_loss: float,
+    chunk: int,
+    tolerance: float = 2e-6,
+    gradient_tolerance: float = 5e-6,
+    softcap: float = 0.0,
+) -> None:
+    expected = in_float64(case, z_loss, softcap=softcap)
+    sums, (d_hidden, d_kernel), sums_with_gradients = case.everything(z_loss, chunk, softcap)
     for name, found in sums._asdict().items():
         assert relative(found, expected[name]) <= tolerance, name
         assert relative(getattr(sums_with_gradients, name), expected[name]) <= tolerance, name
@@ -142,25 +154,29 @@ def test_targets_are_the_next_tokens_with_their_own_weights() -> None:
     chunk=st.integers(1, 16),
     groups=st.integers(1, 4),
     z_loss=st.sampled_from([0.0, 1e-4, 0.1]),
+    softcap=st.sampled_from([0.0, 1.5, 30.0]),
     seed=st.integers(0, 1000),
 )
 def test_equals_float64_for_any_sizes(
-    rows: int, length: int, chunk: int, groups: int, z_loss: float, seed: int
+    rows: int, length: int, chunk: int, groups: int, z_loss: float, softcap: float, seed: int
 ) -> None:
     """Chunks that divide the length, that do not, and that are longer than it."""
-    check(Case(rows, length, groups=groups, seed=seed), z_loss, chunk)
+    check(Case(rows, length, groups=groups, seed=seed), z_loss, chunk, softcap=softcap)
 
 
-def test_gradients_are_the_slopes_of_the_float64_loss() -> None:
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+def test_gradients_are_the_slopes_of_the_float64_loss(softcap: float) -> None:
     """By central differences of the NumPy loss, so that its gradient formula is not taken on trust."""
     case, z_loss, step = Case(length=7), 0.05, 1e-5
-    _, gradients, _ = case.everything(z_loss, 3)
+    _, gradients, _ = case.everything(z_loss, 3, softcap)
     rng = np.random.default_rng(1)
     inputs = {"hidden": np.asarray(case.hidden, np.float64), "kernel": np.asarray(case.kernel, np.float64)}
     for (name, x), gradient in zip(inputs.items(), gradients, strict=True):
         for _ in range(5):
             direction = rng.standard_normal(x.shape)
-            ahead, behind = (in_float64(case, z_loss, **{name: x + sign * step * direction}) for sign in (1, -1))
+            ahead, behind = (
+                in_float64(case, z_loss, **{name: x + sign * step * direction}, softcap=softcap) for sign in (1, -1)
+            )
             slope = (ahead["objective"] - behind["objective"]) / (2 * step)
             assert float(np.vdot(np.asarray(gradient, np.float64), direction)) == pytest.approx(slope, rel=1e-5)
 
@@ -176,6 +192,13 @@ def test_large_logits_neither_overflow_nor_lose_the_loss() -> None:
     assert expected["objective"] > 1e4
     assert relative(sums.objective, expected["objective"]) < 1e-6
     assert relative(gradients[0], expected["d_hidden"]) < 1e-3
+
+
+def test_logits_far_above_the_cap_have_no_gradient_and_a_bounded_loss() -> None:
+    sums, gradients, _ = Case(scale=3000.0, weights=(1.0,)).everything(0.0, 4, softcap=1.0)
+    assert float(sums.objective) <= 30 * (2 + np.log(23))  # 30 tokens, logits within ±1
+    assert all(np.isfinite(np.asarray(gradient)).all() for gradient in gradients)
+    assert float(np.median(np.abs(np.asarray(gradients[0])))) < 1e-6
 
 
 def test_cotangents() -> None:

@@ -21,6 +21,7 @@ from hephaestus_jax.config import (
     ExpertsConfig,
     GuardConfig,
     LoggingConfig,
+    LoraConfig,
     MeshConfig,
     ModelConfig,
     RopeScaling,
@@ -81,6 +82,16 @@ REFUSED = {
     "model.tied_embeddings": True,
     "model.max_positions": 4096,
     "model.experts": ExpertsConfig(4, 2, 16),
+    "model.qkv_bias": True,
+    "model.query_key_norm": "head",
+    "model.norm_placement": "both",
+    "model.norm_plus_one": True,
+    "model.activation": "gelu_tanh",
+    "model.scaled_embedding": True,
+    "model.attention_scale_dim": 12.0,
+    "model.attention_softcap": 50.0,
+    "model.logit_softcap": 30.0,
+    "model.layer_pattern": ("full", "unrotated"),
     "seed": 1,
     "batch_size": 16,
     "init_from": "/elsewhere",
@@ -101,6 +112,13 @@ REFUSED = {
     "schedule.final_fraction": 0.0,
     "schedule.decay_shape": "sqrt",
 }
+OF_THE_FIRST_VERSION = {
+    f"model.{name}"
+    for name in (
+        "name", "vocab_size", "embed_dim", "mlp_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim",
+        "rope_theta", "rope_scaling", "norm_epsilon", "tied_embeddings", "max_positions", "experts",
+    )
+}  # fmt: skip
 FREE = {
     "train_steps": 200,
     "microbatches": 2,
@@ -119,7 +137,10 @@ FREE = {
     "mixture": "moved/mixture.json",
 }
 # another field must change with it
-NOT_ALONE = {"schedule.decay_steps", "init_optimizer", "loss.load_balancing", "loss.router_z"}
+NOT_ALONE = {
+    "schedule.decay_steps", "init_optimizer", "lora", "loss.load_balancing", "loss.router_z", "model.sliding_window",
+    "model.sliding_rope_theta",
+}  # fmt: skip
 
 
 def test_every_setting_is_known_to_be_refused_or_free():
@@ -145,12 +166,27 @@ def test_settings_that_change_together_are_refused():
     with pytest.raises(UserError, match=r"schedule\.decay_steps changed from 10 to 20"):
         check_identity(identity_of(wsd, MIXTURE), identity_of(longer, MIXTURE))
     routed = changed(CONFIG, "model.experts", ExpertsConfig(4, 2, 16))
+    windowed = dataclasses.replace(MODEL, layer_pattern=("sliding", "full"), sliding_window=8)
+    windowed = dataclasses.replace(CONFIG, model=windowed)
+    for name, value in (("model.sliding_window", 4), ("model.sliding_rope_theta", 1e4)):
+        with pytest.raises(UserError, match=f"{name} changed from .* to {value}"):
+            check_identity(identity_of(windowed, MIXTURE), identity_of(changed(windowed, name, value), MIXTURE))
     for name in ("loss.load_balancing", "loss.router_z"):
         with pytest.raises(UserError, match=f"{name} changed from 0.0 to 0.01"):
             check_identity(identity_of(routed, MIXTURE), identity_of(changed(routed, name, 0.01), MIXTURE))
     base = dataclasses.replace(CONFIG, init_from="~/base")
     with pytest.raises(UserError, match="init_optimizer changed from False to True"):
         check_identity(identity_of(base, MIXTURE), identity_of(dataclasses.replace(base, init_optimizer=True), MIXTURE))
+    adapted = dataclasses.replace(base, lora=LoraConfig(4, 8.0))
+    for one, other, words in ((base, adapted, "from None to 4"), (adapted, base, "from 4 to None")):
+        with pytest.raises(UserError, match=f"lora.rank changed {words}"):
+            check_identity(identity_of(one, MIXTURE), identity_of(other, MIXTURE))
+    for name, value in (("rank", 8), ("alpha", 4.0), ("targets", ("query",)), ("rank_stabilised", True)):
+        other = identity_of(changed(adapted, f"lora.{name}", value), MIXTURE)
+        with pytest.raises(UserError, match=f"lora.{name} changed from"):
+            check_identity(identity_of(adapted, MIXTURE), other)
+        assert identity_digests(other)["model"] != identity_digests(identity_of(adapted, MIXTURE))["model"]
+    assert identity_digests(identity_of(base, MIXTURE)) == identity_digests(IDENTITY), "as before there were adapters"
     home = dataclasses.replace(CONFIG, init_from=str(Path.home() / "base"))
     check_identity(identity_of(base, MIXTURE), identity_of(home, MIXTURE))  # the same place
 
@@ -207,6 +243,30 @@ def test_settings_that_are_new_in_a_later_version_stand_for_their_default():
         check_identity(older, tied)
     with pytest.raises(UserError, match="model.experts changed from 8 to None"):
         check_identity({**IDENTITY, "model.experts": 8}, IDENTITY)
+
+
+def test_a_run_from_before_the_architecture_was_told_resumes():
+    """Its run.json has none of the later fields of the model, and its checkpoints the digest of the others."""
+    later = [field for field in REFUSED if field.startswith("model.") and field not in OF_THE_FIRST_VERSION]
+    later += ["model.sliding_window", "model.sliding_rope_theta"]
+    assert len(later) == 12 and set(later) <= set(IDENTITY)
+    older = {name: value for name, value in IDENTITY.items() if name not in later}
+    check_identity(older, IDENTITY)
+    assert identity_digests(older) == identity_digests(IDENTITY)
+    assert identity_digests(IDENTITY)["model"] == "b380b9614bd627452c2308c0275d30f0"
+    fields = {name.removeprefix("model."): value for name, value in older.items() if name.startswith("model.")}
+    assert ModelConfig.from_json(fields) == MODEL
+    with pytest.raises(UserError, match=r"model.layer_pattern changed from \['full'\] to \['full', 'unrotated'\]"):
+        check_identity(older, identity_of(changed(CONFIG, "model.layer_pattern", ("full", "unrotated")), MIXTURE))
+
+
+def test_settings_that_are_new_are_no_change(tmp_path, capsys):
+    begin(tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["identity"]["model.layer_pattern"], record["identity"]["model.qkv_bias"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    begin(tmp_path, step=1)
+    assert capsys.readouterr().out == ""
 
 
 def test_digests_tell_models_vocabularies_and_mixtures_apart():

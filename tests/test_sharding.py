@@ -165,6 +165,17 @@ def test_experts_are_split_over_their_axis_and_the_rest_of_them_over_the_others(
 MODEL_WITH_EXPERTS = dataclasses.replace(MODEL, experts=EXPERTS)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+def test_biases_and_norms_of_heads_are_split_by_heads_and_else_whole_on_purpose(optimizer):
+    model = dataclasses.replace(MODEL, qkv_bias=True, query_key_norm="all", norm_placement="both")
+    axes, here = parameter_axes(model), partitioning(2, 2, 8, qkv_bias=True)
+    specs = specs_of(here.tree(axes))
+    assert specs["layers/attention/query/bias"] == specs["layers/attention/query_norm/scale"] == (None, "tensor", None)
+    assert specs["layers/attention/value/bias"] == specs["layers/attention/key_norm/scale"] == (None, None, None)
+    here.check(state_of(optimizer, model), axes, large_bytes=SMALL)
+    assert "  head_vector (32): whole" in here.describe()
+
+
 def test_rows_are_split_over_data_fsdp_and_expert_and_come_whole():
     here = partitioning(2, 4, expert=2, context=2)
     assert here.batch.spec == PartitionSpec(("data", "fsdp", "expert"), None)
@@ -206,7 +217,8 @@ def test_the_description_says_what_is_split_and_what_is_whole():
     lines = partitioning(2, 4, 2).describe()
     assert lines[0] == "mesh data=2 × fsdp=4 × expert=1 × context=1 × tensor=2"
     named = [line.split(" (")[0].split(":")[0].strip() for line in lines[1:]]
-    assert named == [name for name in TABLE if name not in ("experts", "expert_embed", "expert_mlp", "router")]
+    absent = ("experts", "expert_embed", "expert_mlp", "router", "head_vector", "lora_rank")
+    assert named == [name for name in TABLE if name not in absent]
     assert "  embed (128): split over fsdp: 32 on each of 4, whole over data" in lines
     assert "  heads (8): split over tensor: 4 on each of 2" in lines
     assert "  batch: split over data × fsdp" in lines

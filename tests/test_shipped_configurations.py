@@ -27,6 +27,7 @@ REQUIRED = {
     "runs/pretrain": ("RUN_DIR=runs/base", "MIXTURE=rows/base"),
     "runs/continual_pretrain": ("RUN_DIR=runs/agent", "MIXTURE=rows/agent", "INIT_FROM=models/base"),
 }
+REQUIRED["runs/lora"] = REQUIRED["runs/continual_pretrain"]
 REQUIRED |= {
     f"runs/tpu/{file.stem}": REQUIRED["runs/continual_pretrain" if "INIT_FROM" in file.read_text() else "runs/pretrain"]
     for file in sorted((ROOT / "gin" / "runs" / "tpu").glob("*.gin"))

@@ -2,11 +2,14 @@
 
     python -m tools.convert_checkpoint import HF_DIR OUT    a folder that a run begins from: --gin.INIT_FROM=OUT
     python -m tools.convert_checkpoint export RUN OUT       a Hugging Face model of a run, or of an imported one
+    python -m tools.convert_checkpoint export RUN OUT --adapter    the adapters that a run trained, for PEFT
     python -m tools.convert_checkpoint verify A B           what differs between two of them
     python -m tools.convert_checkpoint verify A --transformers    logits against those of transformers
 
-What was imported goes out as it came in: dtype and file of every tensor, config fields, tokenizer and other files. OUT
-appears when it is whole; after an interruption the same command begins again.
+What was imported goes out as it came in: dtype and file of every tensor, config fields, tokenizer and other files; a
+run's export has a model card besides. Adapters (LoRA) are added to the weights, unless asked for by themselves. OUT
+appears when it is whole. After an interruption the same command begins again; an export goes on with the weight files
+that are whole.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +30,9 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.progress import Progress, duration
 from tools._command import run
 
-CLOSE = 1e-4  # largest difference of logits, as a share of the largest logit if that is above 1
+if TYPE_CHECKING:
+    from hephaestus_jax.hf.adapters import BaseModel
+    from hephaestus_jax.hf.exporting import Read
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument(
         "--chat", help="chat family of its template, or none (default: llama3), of a run whose line began from scratch"
     )
+    writing.add_argument("--licence", default="", help="of the new model, for its card (default: the base model's)")
+    writing.add_argument("--adapter", action="store_true", help="write adapters by themselves, in PEFT's format")
+    writing.add_argument(
+        "--base", default="", help="with --adapter, model that they are for (default: what the run began from)"
+    )
+    writing.add_argument("--no_card", action="store_true", help="write no model card (README.md) of the run")
     checking = actions.add_parser("verify", help="compares tensors bit for bit, config fields and other files")
     checking.add_argument("a", metavar="A", help="Hugging Face model, run or imported model")
     checking.add_argument("b", metavar="B", nargs="?", help="another one")
@@ -70,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
             default="as_read",
             choices=["as_read", "float32", "bfloat16", "float16"],
             help="of the weights: as the model came in, or as the run has them (default: %(default)s)",
+        )
+        action.add_argument(
+            "--unpad_vocabulary", action="store_true", help="without embedding rows beyond the tokenizer's ids"
         )
     return parser
 
@@ -171,7 +185,10 @@ def _size(folder: Path) -> int:
 
 
 class _Source:
-    """The parameters of a run or of an imported model, and what an export of them needs."""
+    """The parameters of a run or of an imported model, and what an export of them needs.
+
+    Of a checkpoint nothing but parameters is read, and of these one tensor at a time: no optimizer is built.
+    """
 
     def __init__(self, path: str, step: int | None, dtype: str) -> None:
         from hephaestus_jax.checkpoints.reading import open_arrays
@@ -181,33 +198,102 @@ class _Source:
         start = open_starting_point(path)
         if start.kind == "huggingface":
             raise UserError(f"{path} is a Hugging Face model already; give a run, or what import made")
-        self.model, self.vocabulary = start.model, start.vocabulary
+        self.kind, self.model, self.vocabulary = start.kind, start.model, start.vocabulary
         self.arrays = open_arrays(start.checkpoints, step)
         self.origin = load_origin(start.origin) if start.origin else None
+        self.read: Read = self.unmerged
+        self.lora, self.run = start.lora, start.path
+        if self.lora is not None:
+            from hephaestus_jax.hf.adapters import merged
+
+            self.read = merged(self.unmerged, self.lora)
         self.dtype: Any = None if dtype == "as_read" else dtype
         if self.dtype is None and self.origin is None:
-            dtypes = {self.arrays.dtype(name).name for name in self.arrays.names if name.startswith("params/")}
+            weights = [n for n in self.arrays.names if n.startswith("params/") and not n.endswith(("lora_a", "lora_b"))]
+            dtypes = {self.arrays.dtype(name).name for name in weights}
             self.dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
 
-    def read(self, path: str, index: int | None) -> np.ndarray:
-        """A parameter, or one layer of it."""
+    def unmerged(self, path: str, index: tuple[int, ...]) -> np.ndarray:
+        """A parameter, or one layer or expert of it, as it is in the checkpoint."""
         return self.arrays.read(f"params/{path}", index)
+
+    def unpad(self, size: int | None) -> None:
+        """Leaves out the rows beyond a vocabulary of that size, by default the origin's tokenizer's."""
+        from hephaestus_jax.hf.vocabulary_growth import unpadded
+        from hephaestus_jax.hf.vocabulary_size import tokenizer_size
+
+        if size is None and self.origin is not None:
+            size = tokenizer_size(self.origin.folder)
+        if size is None:
+            raise UserError("--unpad_vocabulary needs a tokenizer.json beside the model, to know its number of ids")
+        self.model, self.read, self.origin = unpadded(self.model, self.read, self.origin, size)
 
 
 def export_run(args: argparse.Namespace) -> None:
-    """Writes a Hugging Face model."""
+    """Writes a Hugging Face model, or adapters for one."""
     from hephaestus_jax.hf.exporting import export_model
 
     started = time.monotonic()
     source = _Source(args.source, args.step, args.dtype)
+    if args.adapter:
+        return _export_adapter(source, args, started)
+    if args.base:
+        raise UserError("--base is the model that adapters are for; give --adapter too, or leave it out")
     if source.origin is not None:
-        files, ids = _files_for_origin(source.origin, args), None
+        files, ids, size = _files_for_origin(source.origin, args), None, None
     else:
-        files, ids = _files_from_scratch(source, args)
-    exported = export_model(args.out, source.model, source.read, source.origin, source.dtype, files=files, ids=ids)
+        files, ids, size = _files_from_scratch(source, args)
+    if args.unpad_vocabulary:
+        source.unpad(size)
+    if source.kind == "run" and not args.no_card:
+        files |= _card(source, args)
+    exported = export_model(
+        args.out, source.model, source.read, source.origin, source.dtype,
+        files=files, ids=ids, source=f"{source.arrays.digest} {source.lora!r}",
+    )  # fmt: skip
     _say(*exported.notes)
     step = f"step {source.arrays.step} of {args.source} as"
     _done("exported", exported.weight_bytes, started, f"{step} {args.out}")
+
+
+def _export_adapter(source: _Source, args: argparse.Namespace, started: float) -> None:
+    from hephaestus_jax.hf.adapters import export_adapter
+    from hephaestus_jax.hf.families import family_of
+
+    if source.lora is None:
+        raise UserError(f"{args.source} trained no adapters; leave out --adapter")
+    for flag in ("vocabulary", "chat", "licence", "no_card", "unpad_vocabulary"):
+        if getattr(args, flag):
+            raise UserError(f"adapters go out without files of a model; leave out --{flag}")
+    base = _base_of(source, args.base)
+    family = family_of(source.model) if source.origin is None else source.origin.config.family
+    dtype: Any = "float32" if args.dtype == "as_read" else args.dtype
+    size = export_adapter(args.out, source.model, source.unmerged, source.lora, family, base, dtype)
+    whose = f"adapters for {base.name}" if base.name else "adapters"
+    _done("exported", size, started, f"{whose}, step {source.arrays.step} of {args.source}, as {args.out}")
+
+
+def _base_of(source: _Source, name: str) -> BaseModel:
+    """What the run began from, as PEFT finds it: a model on the Hub whose cache it was read from, or a folder."""
+    from hephaestus_jax.checkpoints.reading import open_arrays
+    from hephaestus_jax.data.storage import Storage
+    from hephaestus_jax.hf.adapters import BaseModel
+    from hephaestus_jax.hf.vocabulary_growth import hub_name
+    from hephaestus_jax.run_directory import RUN
+    from hephaestus_jax.starting_point import open_starting_point
+
+    if name:
+        return BaseModel(name)
+    path = Storage(source.run).read_json(RUN)["identity"]["init_from"]
+    with suppress(UserError):  # it may be gone
+        start = open_starting_point(path)
+        if start.kind == "run":
+            _say(f"the adapters are for the model of {path}: export that too, and give it with --base")
+            return BaseModel()
+        if start.kind == "imported":
+            path = open_arrays(start.checkpoints).facts["imported_from"]
+    hub, revision = hub_name(path)
+    return BaseModel(hub or path, revision)
 
 
 def _files_for_origin(origin: Any, args: argparse.Namespace) -> dict[str, bytes]:
@@ -221,7 +307,18 @@ def _files_for_origin(origin: Any, args: argparse.Namespace) -> dict[str, bytes]
     return dict(made.files)
 
 
-def _files_from_scratch(source: _Source, args: argparse.Namespace) -> tuple[dict[str, bytes], Any]:
+def _card(source: _Source, args: argparse.Namespace) -> dict[str, bytes]:
+    """The model card of a run, and what becomes of the base model's."""
+    from hephaestus_jax.reports.model_card import card_files
+
+    made = card_files(args.source, source.arrays, source.origin, args.licence, source.model)
+    _say(*made.notes)
+    source.origin = made.origin
+    return dict(made.files)
+
+
+def _files_from_scratch(source: _Source, args: argparse.Namespace) -> tuple[dict[str, bytes], Any, int]:
+    """Tokenizer files, the ids of special tokens, and how many ids there are."""
     from hephaestus_jax.data.vocabularies import load_vocabulary
     from hephaestus_jax.hf.tokenizer_files import token_ids, tokenizer_files
 
@@ -241,7 +338,7 @@ def _files_from_scratch(source: _Source, args: argparse.Namespace) -> tuple[dict
     chat = args.chat or "llama3"
     made = tokenizer_files(vocabulary, chat, source.model.max_positions)
     _say(*made.notes)
-    return dict(made.files), token_ids(vocabulary, chat)
+    return dict(made.files), token_ids(vocabulary, chat), vocabulary.size
 
 
 # ---- verify
@@ -260,9 +357,13 @@ def verify(args: argparse.Namespace) -> None:
 
 def _differs(args: argparse.Namespace) -> bool:
     from hephaestus_jax.hf.compare import compare_models
+    from hephaestus_jax.starting_point import open_starting_point
 
     started = time.monotonic()
-    a, b = _without_made_tokenizers(*(_view(path, args) for path in (args.a, args.b)))
+    views = [_view(path, args) for path in (args.a, args.b)]
+    if any(open_starting_point(path).kind == "run" for path in (args.a, args.b)):
+        views = [_without_cards(view) for view in views]  # a run has none, its export has
+    a, b = _without_made_tokenizers(*views)
     count = 0
     for difference in compare_models(a, b):
         print(difference, flush=True)
@@ -285,7 +386,16 @@ def _view(path: str, args: argparse.Namespace) -> Any:
     if open_starting_point(path).kind == "huggingface":
         return view_folder(path)
     source = _Source(path, args.step, args.dtype)
+    if args.unpad_vocabulary:
+        source.unpad(None)
     return view_export(path, source.model, source.read, source.origin, source.dtype)
+
+
+def _without_cards(view: Any) -> Any:
+    if view.files is None:
+        return view
+    kept = {n: file for n, file in view.files.items() if n != "README.md" and not n.startswith("BASE_MODEL_CARD")}
+    return replace(view, files=kept)
 
 
 def _without_made_tokenizers(a: Any, b: Any) -> Iterator[Any]:
@@ -303,7 +413,7 @@ def _without_made_tokenizers(a: Any, b: Any) -> Iterator[Any]:
 
 
 def _logits_differ(path: str) -> bool:
-    from hephaestus_jax.hf.compare import compare_with_transformers
+    from hephaestus_jax.hf.compare import CLOSE, compare_with_transformers
     from hephaestus_jax.starting_point import open_starting_point
 
     if open_starting_point(path).kind != "huggingface":
@@ -311,10 +421,11 @@ def _logits_differ(path: str) -> bool:
     found = compare_with_transformers(path)
     allowed = CLOSE * max(1.0, found.largest_logit)
     verdict = "the same" if found.largest_difference <= allowed else "NOT the same"
+    layer = f"; first layer that differs: {found.differing_layer}" if found.differing_layer else ""
     print(
         f"logits of {path} here and in transformers are {verdict}: {found.logits:,} logits at random tokens in float32,"
-        f" largest difference {found.largest_difference:.2e} ({allowed:.1e} is allowed), largest logit"
-        f" {found.largest_logit:.2f}"
+        f" rows of {found.length:,} tokens, largest difference {found.largest_difference:.2e} ({allowed:.1e} is"
+        f" allowed), largest logit {found.largest_logit:.2f}{layer}"
     )
     return found.largest_difference > allowed
 

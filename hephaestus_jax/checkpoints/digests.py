@@ -59,8 +59,11 @@ def slab_rows(rows: int) -> int:
     return max(1, -(-rows // MAX_SLABS))
 
 
-def _row_sums(array: jax.Array, first_row: jax.Array | int = 0) -> jax.Array:
-    """uint32 [R, 2]: both digest words of each row, of an array that is the rows from `first_row` of a larger one."""
+def _row_sums(array: jax.Array, first_row: jax.Array | int = 0, first_column: jax.Array | int = 0) -> jax.Array:
+    """uint32 [R, 2]: both digest words of each row, of a part of an array.
+
+    The part begins at `first_row` of the first axis and at `first_column` of the second, and has the others whole.
+    """
     bits = _bits(array)
     rows, inner = bits.shape[0], bits.shape[1:]
     if max(rows, math.prod(inner)) >= 1 << 32:
@@ -68,6 +71,8 @@ def _row_sums(array: jax.Array, first_row: jax.Array | int = 0) -> jax.Array:
     place = jnp.zeros((1, *inner), jnp.uint32)  # index within the row, in row-major order
     for axis, size in enumerate(inner, 1):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, place.shape, axis)
+        if axis == 1:
+            place = place + jnp.asarray(first_column, jnp.uint32)
     numbers = jnp.arange(1, rows + 1, dtype=jnp.uint32) + jnp.asarray(first_row, jnp.uint32)
     row = numbers.reshape(rows, *(1 for _ in inner))
     first = _murmur(bits + (place * jnp.uint32(_PLACE[0]) + _murmur(row * jnp.uint32(_ROW[0]))))
@@ -110,13 +115,24 @@ def array_digests(arrays: Mapping[str, jax.Array]) -> dict[str, tuple[str, ...]]
 
 
 @jax.jit
-def _sum_of_rows(array: jax.Array, first_row: jax.Array) -> jax.Array:
-    return jnp.sum(_row_sums(array, first_row), axis=0, keepdims=True, dtype=jnp.uint32)
+def _sum_of_rows(array: jax.Array, first_row: jax.Array, first_column: jax.Array) -> jax.Array:
+    return jnp.sum(_row_sums(array, first_row, first_column), axis=0, dtype=jnp.uint32)
 
 
-def slab_digest(rows: np.ndarray, first_row: int) -> str:
-    """The digest of one slab, given its rows and which row of the array they begin with."""
-    return _as_text(np.asarray(_sum_of_rows(rows, np.uint32(first_row))))[0]
+def part_words(part: np.ndarray, first_row: int, first_column: int = 0) -> np.ndarray:
+    """uint32 [2]: what a part of an array adds to the words of its slab, which are the sum over all its parts.
+
+    Args:
+        part: some indices of the first axis, of these some of the second, and of the others all.
+        first_row: index of the array's first axis that it begins with.
+        first_column: the same of the second axis.
+    """
+    return np.asarray(_sum_of_rows(part, np.uint32(first_row), np.uint32(first_column)))
+
+
+def slab_digest(words: np.ndarray) -> str:
+    """The digest of one slab, given its words."""
+    return _as_text(words[None])[0]
 
 
 def _as_text(words: np.ndarray) -> tuple[str, ...]:

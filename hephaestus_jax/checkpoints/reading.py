@@ -23,7 +23,7 @@ import tensorstore
 from etils import epath
 
 from hephaestus_jax.checkpoints import storage
-from hephaestus_jax.checkpoints.digests import first_difference, slab_digest, slab_rows
+from hephaestus_jax.checkpoints.digests import first_difference, part_words, slab_digest, slab_rows
 from hephaestus_jax.checkpoints.processes import Damaged
 from hephaestus_jax.errors import UserError
 
@@ -66,6 +66,12 @@ class ArrayReader:
             self.facts = storage.read_facts(path, self._index)
             self._store = _open(path / storage.STATE)
         self._chunks: dict[str, _Chunks] = {}
+        self._words: dict[tuple[str, int], dict[tuple[int, int], np.ndarray]] = {}  # of slabs that were read in parts
+
+    @property
+    def digest(self) -> str:
+        """Another one where any array or fact is another."""
+        return self._index.to_json()["sha256"]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,11 +86,16 @@ class ArrayReader:
         """Of an array."""
         return _dtype(self._entry(name).dtype)
 
-    def read(self, name: str, index: int | None = None) -> np.ndarray:
-        """An array, or what lies at one index of its first axis; perhaps read-only.
+    def slabs(self, name: str) -> tuple[str, ...]:
+        """The digests of an array's contents, one for each part of its first axis."""
+        return self._entry(name).slabs
+
+    def read(self, name: str, index: int | tuple[int, ...] | None = None) -> np.ndarray:
+        """An array, or what lies at one index of its first axis, or of its first two; perhaps read-only.
 
         Memory: what is returned, and a few times the part of the first axis that has a digest of its own: one layer
-        of stacked layers, 1/128 of a long axis.
+        of stacked layers, 1/128 of a long axis. With an index of two axes, a few times what is returned; the layer is
+        read twice then, the first time for its digest.
 
         Raises:
             UserError: there is no such array, or it is damaged or cannot be read.
@@ -92,17 +103,34 @@ class ArrayReader:
         entry = self._entry(name)
         rows = entry.shape[0] if entry.shape else 1
         size = slab_rows(rows)
-        with self._damage_as_one_line():
-            if index is not None:
-                if not (entry.shape and 0 <= index < rows):
-                    raise IndexError(f"array {name} of shape {entry.shape} has no index {index} of its first axis")
-                start = index - index % size
-                return self._slab(name, start, min(start + size, rows))[index - start]
-            whole = np.empty((rows, *entry.shape[1:]), self.dtype(name))
-            for start in range(0, rows, size):
-                stop = min(start + size, rows)
-                whole[start:stop] = self._slab(name, start, stop)
-            return whole.reshape(entry.shape)
+        place = () if index is None else (index,) if isinstance(index, int) else index
+        there = all(0 <= number < axis for number, axis in zip(place, entry.shape, strict=False))
+        if not there or len(place) > min(2, len(entry.shape)):
+            raise IndexError(f"array {name} of shape {entry.shape} has nothing at {place} of its first axes")
+        if place:
+            start = place[0] - place[0] % size
+            with self._damage_as_one_line():
+                if len(place) == 2:
+                    return self._part(name, place[0], place[1])
+                return self._slab(name, start, min(start + size, rows))[place[0] - start]
+        whole = np.empty((rows, *entry.shape[1:]), self.dtype(name))
+        for part, values in self.parts(name):
+            whole[part] = values
+        return whole.reshape(entry.shape)
+
+    def parts(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
+        """The array in parts of its first axis, each with its place there, one after the other; a scalar as [1].
+
+        Memory and errors are those of `read`.
+        """
+        entry = self._entry(name)
+        rows = entry.shape[0] if entry.shape else 1
+        size = slab_rows(rows)
+        for start in range(0, rows, size):
+            part = slice(start, min(start + size, rows))
+            with self._damage_as_one_line():
+                values = self._slab(name, part.start, part.stop)
+            yield part, values
 
     def _entry(self, name: str) -> storage.ArrayEntry:
         if name not in self._index.arrays:
@@ -111,22 +139,49 @@ class ArrayReader:
 
     def _slab(self, name: str, start: int, stop: int) -> np.ndarray:
         """Some rows of an array, which are a slab, checked."""
+        with self._errors_as_damage(name):
+            values = self._rows(name, self._chunks_of(name), start, stop)
+        self._check(name, start, _words(values, start))
+        return values
+
+    def _part(self, name: str, row: int, column: int) -> np.ndarray:
+        """What lies at an index of the first two axes, checked: with its whole slab, when the first of that is read."""
+        rows, columns = self._entry(name).shape[:2]
+        size = slab_rows(rows)
+        start = row - row % size
+        if (name, start) not in self._words:
+            places = itertools.product(range(start, min(start + size, rows)), range(columns))
+            words = {place: _words(self._block(name, *place)[None, None], *place) for place in places}
+            self._check(name, start, sum(words.values(), np.zeros(2, np.uint32)))
+            self._words[name, start] = words
+        values = self._block(name, row, column)
+        if not np.array_equal(_words(values[None, None], row, column), self._words[name, start][row, column]):
+            raise Damaged(f"array {name}: was changed while it was read")
+        return values
+
+    def _check(self, name: str, start: int, words: np.ndarray) -> None:
+        """Raises `Damaged` unless these are the words of the slab that begins with row `start`."""
         entry = self._entry(name)
+        rows = entry.shape[0] if entry.shape else 1
+        found = list(entry.slabs)
+        found[start // slab_rows(rows)] = slab_digest(words)
+        if difference := first_difference(rows, entry.slabs, tuple(found)):
+            raise Damaged(f"array {name}: {difference}")
+
+    @contextlib.contextmanager
+    def _errors_as_damage(self, name: str) -> Iterator[None]:
         try:
-            if name not in self._chunks:
-                self._chunks[name] = self._read_chunks(name, entry)
-            values = self._rows(name, self._chunks[name], start, stop)
+            yield
         except Damaged:
             raise
         except Exception as error:  # TensorStore raises many kinds
             storage.raise_unless_damage(error, self.path)
             raise Damaged(f"array {name}: {storage.reason(error)}") from error
-        rows = entry.shape[0] if entry.shape else 1
-        found = list(entry.slabs)
-        found[start // slab_rows(rows)] = _digest(values, start)
-        if difference := first_difference(rows, entry.slabs, tuple(found)):
-            raise Damaged(f"array {name}: {difference}")
-        return values
+
+    def _chunks_of(self, name: str) -> _Chunks:
+        if name not in self._chunks:
+            self._chunks[name] = self._read_chunks(name, self._entry(name))
+        return self._chunks[name]
 
     def _read_chunks(self, name: str, entry: storage.ArrayEntry) -> _Chunks:
         meta = json.loads(self._bytes(name, ".zarray"))
@@ -168,6 +223,24 @@ class ArrayReader:
         values = np.frombuffer(data, chunks.dtype).reshape(stop - start, *chunks.chunk[1:])
         sizes = zip(place[1:], chunks.shape[1:], chunks.chunk[1:], strict=True)
         return values[(slice(None), *(slice(min(chunk, size - i * chunk)) for i, size, chunk in sizes))]
+
+    def _block(self, name: str, row: int, column: int) -> np.ndarray:
+        """What lies at an index of the first two axes, unchecked."""
+        with self._errors_as_damage(name):
+            chunks = self._chunks_of(name)
+            (height, width, *chunk), shape = chunks.chunk, chunks.shape[2:]
+            size = math.prod(chunk) * chunks.dtype.itemsize
+            first = (row % height * width + column % width) * size
+            across = [range(-(-axis // part)) for axis, part in zip(shape, chunk, strict=True)]
+            block = np.empty(shape, chunks.dtype)
+            for rest in itertools.product(*across):
+                key = chunks.separator.join(map(str, (row // height, column // width, *rest)))
+                data = self._bytes(name, key, slice(first, first + size))
+                values = np.frombuffer(data, chunks.dtype).reshape(chunk)
+                target = tuple(slice(i * part, (i + 1) * part) for i, part in zip(rest, chunk, strict=True))
+                held = tuple(map(slice, block[target].shape))  # at an edge, a chunk is stored in full
+                block[target] = values[held]
+            return block
 
     @contextlib.contextmanager
     def _damage_as_one_line(self) -> Iterator[None]:
@@ -213,10 +286,10 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-def _digest(values: np.ndarray, first_row: int) -> str:
+def _words(values: np.ndarray, first_row: int, first_column: int = 0) -> np.ndarray:
     try:
         device = jax.local_devices(backend="cpu")[0]  # not through an accelerator and back
     except RuntimeError:
-        return slab_digest(values, first_row)
+        return part_words(values, first_row, first_column)
     with jax.default_device(device):
-        return slab_digest(values, first_row)
+        return part_words(values, first_row, first_column)

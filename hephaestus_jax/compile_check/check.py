@@ -150,14 +150,14 @@ def check(config: TrainConfig, length: int, topology: Topology, keep_text: str =
     """
     config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, slices=topology.slices))
     mesh = make_mesh(config.mesh, describe(topology))
-    partitioning = Partitioning(mesh, config.model)
+    partitioning = Partitioning(mesh, config.model, lora=config.lora)
     check_batch(config, partitioning)
     abstract = abstract_state(config, partitioning)
     batch = abstract_batch(config.batch_size, length, partitioning)
     started = time.monotonic()
     lowered = make_train_step(config, partitioning, abstract, 1).lower(abstract, batch)
     traced = time.monotonic()
-    useful = config.model.flops_per_token(length) * config.batch_size * length / topology.chips
+    useful = config.flops_per_token(length) * config.batch_size * length / topology.chips
     found = Check(config, length, topology, dict(mesh.shape), useful, traced - started, 0.0)
     try:
         compiled = lowered.compile()
@@ -177,7 +177,8 @@ def check(config: TrainConfig, length: int, topology: Topology, keep_text: str =
 def _with_costs(found: Check, compiled: Any, text: str, partitioning: Partitioning, abstract: Any) -> Check:
     config, mesh = found.config, partitioning.mesh
     module = parse(text)
-    formulas = KernelFormulas(config.model.head_dim)
+    windows = {"sliding": config.model.sliding_window}
+    formulas = KernelFormulas(config.model.head_dim, tuple(windows.get(kind, 0) for kind in config.model.layer_pattern))
     costs = walk(module, formulas)
     told = compiled.memory_analysis()
     memory = Memory(
@@ -188,7 +189,13 @@ def _with_costs(found: Check, compiled: Any, text: str, partitioning: Partitioni
         found,
         memory=memory,
         costs=costs,
-        moves=moves(costs.collectives, dict(mesh.shape), abstract.params, parameter_axes(config.model), partitioning),
+        moves=moves(
+            costs.collectives,
+            dict(mesh.shape),
+            abstract.params,
+            parameter_axes(config.model, config.lora),
+            partitioning,
+        ),
         once_flops=walk(module, loops=False).flops,
         compiler_flops=(compiled.cost_analysis() or {}).get("flops", 0.0),
         roofline=roofline(costs, found.topology, list(mesh.devices.flat), found.useful_flops),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -30,11 +31,12 @@ class KernelFormulas:
 
     Attributes:
         head_dim: H.
-        window: tokens that a query sees; 0 for all.
+        windows: tokens that a query sees, 0 for all, in each layer of the pattern. A kernel's text does not say which
+            layer it is of; each counts as their mean, so that those of a whole pattern add up to what it computes.
     """
 
     head_dim: int
-    window: int = 0
+    windows: tuple[int, ...] = (0,)
 
     def __call__(self, kernel: Instruction, operands: tuple[Array, ...]) -> float | None:
         """FLOPs of one run of a kernel on its operands; None for one that is not known."""
@@ -67,11 +69,11 @@ class KernelFormulas:
         """
         query_block, key_block = min(query_block, length), min(key_block, length)
         seen = 0
-        for first in range(0, length, query_block):
+        for window, first in itertools.product(self.windows, range(0, length, query_block)):
             last = min(first + query_block, length) - 1
-            oldest = max(0, first - self.window + 1) if self.window else 0
+            oldest = max(0, first - window + 1) if window else 0
             seen += last // key_block - oldest // key_block + 1
-        return seen / (-(-length // query_block) * -(-length // key_block))
+        return seen / (len(self.windows) * -(-length // query_block) * -(-length // key_block))
 
 
 def _grouped(kernel: Instruction, operands: tuple[Array, ...]) -> float | None:

@@ -131,7 +131,7 @@ def estimate(candidate: Candidate, config: TrainConfig, length: int, topology: T
     """Seconds of a step, by shapes alone: see the module."""
     model, chip = config.model, topology.generation
     tokens = config.batch_size * length / topology.chips
-    products = model.flops_per_token(length) * tokens * (1 + _RECOMPUTED.get(candidate.remat, 0.75) / 3)
+    products = config.flops_per_token(length) * tokens * (1 + _RECOMPUTED.get(candidate.remat, 0.75) / 3)
     links = 2 * len(topology.shape) * chip.link_bandwidth
     weights = 2 * model.num_parameters / candidate.tensor
     gathers = 3 if candidate.remat == "full" else 2  # forward, backward, and the gradients' way back
@@ -185,7 +185,8 @@ def least_memory(candidate: Candidate, config: TrainConfig, length: int, topolog
     Of every layer the input in the dtype of computing, and but for "full" the results of its matrix products too.
     """
     model, optimizer = config.model, config.optimizer
-    moments = (2 if optimizer.moment_dtype == "bfloat16" else 4) + 4 if optimizer.kind == "adamw" else 0
+    trained = config.lora is None  # adapters are small
+    moments = (2 if optimizer.moment_dtype == "bfloat16" else 4) + 4 if trained and optimizer.kind == "adamw" else 0
     state = (4 if config.compute.param_dtype == "float32" else 2) + moments
     width = model.experts.mlp_dim * model.experts.experts_per_token if model.experts else model.mlp_dim
     heads = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim

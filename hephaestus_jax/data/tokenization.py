@@ -52,7 +52,7 @@ def check_controls(controls: Iterable[str], vocabulary: Vocabulary) -> None:
     if missing:
         raise UserError(
             f"{vocabulary.path} lacks the control tokens {' '.join(missing)}: use the vocabulary of the template's"
-            " family, or train one with them"
+            " family, train one with them, or add them to a model's with `python -m tools.grow_vocabulary`"
         )
 
 

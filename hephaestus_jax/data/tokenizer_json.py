@@ -20,7 +20,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from hephaestus_jax.data import tiktoken_files
-from hephaestus_jax.data.vocabularies import WELL_KNOWN, Vocabulary, is_marker, single_threaded
+from hephaestus_jax.data.vocabularies import IMAGE_TOKENS, WELL_KNOWN, Vocabulary, is_marker, single_threaded
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.formats.records import Json
 
@@ -60,6 +60,7 @@ class TokenizerJsonVocabulary(Vocabulary):
         spec = read_tokenizer_json(path, content)
         try:
             self._byte_level = _check_kind(path, spec)
+            spec = _of_text(spec)
             names = _special_names(Path(path).parent, spec)
             controls = _controls(spec["added_tokens"], {name for name in names.values() if name})
             pieces = self._piece_bytes(spec, controls)
@@ -158,6 +159,14 @@ def _check_kind(path: str, spec: Mapping[str, Json]) -> bool:
     if model.get("byte_fallback") and any(part["type"] == "ByteFallback" for part in _components(spec.get("decoder"))):
         return False
     raise UserError(f"{path} is neither byte-level nor has byte fallback, so it cannot spell every text; use another")
+
+
+def _of_text(spec: dict[str, Json]) -> dict[str, Json]:
+    """The tokenizer without image tokens after its last id of text."""
+    added = [token for token in spec["added_tokens"] if token["content"] not in IMAGE_TOKENS]
+    text_ids = [*spec["model"]["vocab"].values(), *(token["id"] for token in added)]
+    behind = [t for t in spec["added_tokens"] if t["content"] in IMAGE_TOKENS and t["id"] > max(text_ids, default=-1)]
+    return {**spec, "added_tokens": [token for token in spec["added_tokens"] if token not in behind]}
 
 
 def _components(*roots: Json) -> Iterator[dict[str, Json]]:

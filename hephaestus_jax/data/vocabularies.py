@@ -46,6 +46,9 @@ WELL_KNOWN = {
     "eos": (EOS, "<|end_of_text|>", "</s>", "<eos>", "<|endoftext|>"),
     "pad": ("<|pad|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]"),
 }
+IMAGE_TOKENS = ("<image_soft_token>",)
+"""Tokens that no text has. Where they come after all others, a text model may have no embedding for them (Gemma 3)."""
+
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")  # how such a file begins
 
 

@@ -18,8 +18,7 @@ import numpy as np
 from hephaestus_jax.config import ComputeConfig, ModelConfig
 from hephaestus_jax.decode.programs import same_program
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.model.decoder import decode, output_kernel
-from hephaestus_jax.products import einsum_float32, precise
+from hephaestus_jax.model.decoder import decode, output_logits
 
 LENGTH_STEP = 64  # buffers are multiples of it, so that few programs are compiled
 
@@ -101,9 +100,7 @@ def _write(
         tokens_L, place, _ = state
         # what stands behind `place` has no influence: attention is causal
         hidden_1LD = decode(params, model, compute, tokens_L[None], jnp.ones_like(places_1L), places_1L)
-        with precise(compute.dtype):
-            last_1D = jax.lax.dynamic_slice_in_dim(hidden_1LD[0], place - 1, 1)
-            logits_V = einsum_float32("bd,dv->bv", last_1D, output_kernel(params).astype(last_1D.dtype))[0]
+        logits_V = output_logits(params, model, jax.lax.dynamic_slice_in_dim(hidden_1LD, place - 1, 1, axis=1))[0, 0]
         chosen = _choose(logits_V, temperature, top_p, jax.random.fold_in(key, place))
         stopped = stops_V[chosen]
         tokens_L = tokens_L.at[place].set(jnp.where(stopped, tokens_L[place], chosen))

@@ -14,8 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hephaestus_jax.checkpoints import storage as checkpoint_storage
-from hephaestus_jax.checkpoints.reading import open_arrays
+from hephaestus_jax.checkpoints.reading import ArrayReader, open_arrays
 from hephaestus_jax.data.storage import Storage
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.progress import Progress
@@ -83,11 +82,15 @@ def model_facts(start: StartingPoint) -> dict[str, Json]:
         digest = _digest_of_files(Path(start.path))
     else:
         reader = open_arrays(start.checkpoints)
-        saved = checkpoint_storage.read_index(reader.path).arrays
-        digest = digest_of({name: entry.slabs for name, entry in saved.items() if name.startswith("params/")})
+        digest = weights_digest(reader)
         step = reader.step if start.kind == "run" else None
     parameters = start.model.num_parameters
     return {"path": start.path, "kind": start.kind, "step": step, "parameters": parameters, "digest": digest}
+
+
+def weights_digest(arrays: ArrayReader) -> str:
+    """Of the parameters of a checkpoint, told from the digests that were saved with it."""
+    return digest_of({name: arrays.slabs(name) for name in arrays.names if name.startswith("params/")})
 
 
 def _digest_of_files(folder: Path) -> str:

@@ -83,7 +83,7 @@ class TokenScorer:
             targets_BK = jnp.take_along_axis(tokens_BL, places_BK, axis=1)
             # Two chunks at least, so that never all logits exist.
             chunk = min(self.compute.loss_chunk, -(-places_BK.shape[1] // 2))
-            return token_losses(hidden_BKD, output_kernel(params), targets_BK, chunk)
+            return token_losses(hidden_BKD, output_kernel(params), targets_BK, chunk, self.model.logit_softcap)
 
 
 def segment_sums(values_NL: np.ndarray, segment_ids_NL: np.ndarray, num_segments: int) -> np.ndarray:

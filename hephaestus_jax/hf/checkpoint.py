@@ -10,10 +10,13 @@ import numpy as np
 
 from hephaestus_jax.config import ModelConfig
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.hf import llama
 from hephaestus_jax.hf.config_files import DTYPE_NAMES, HFConfig, read_config
+from hephaestus_jax.hf.families import Family
+from hephaestus_jax.hf.families.family import HEAD
 from hephaestus_jax.hf.layout import CHUNK_BYTES
 from hephaestus_jax.hf.safetensors_files import Tensor, Tensors, open_tensors, read_tensor, shown
+from hephaestus_jax.hf.slices import shares
+from hephaestus_jax.hf.vocabulary_size import check_tokenizer_size
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Checkpoint:
         return self.config.model
 
     @property
+    def family(self) -> Family:
+        """Which says how its tensors lie."""
+        return self.config.family
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.stop - tensor.start for tensor in self.tensors.values())
@@ -57,32 +65,44 @@ class Checkpoint:
         return tuple(notes)
 
 
-def open_checkpoint(directory: str | os.PathLike) -> Checkpoint:
+def open_checkpoint(directory: str | os.PathLike, *, tokenizer_fits: bool = True) -> Checkpoint:
     """Opens the model in `directory`, without reading its tensors.
+
+    Args:
+        tokenizer_fits: whether the embedding must have a row for every id of the tokenizer beside it.
 
     Raises:
         UserError: config or files are damaged or ask for what is not done here; a tensor is missing, is one too many,
-            or has another shape than the config says, naming the first such.
+            or has another shape than the config says, naming the first such; the tokenizer has more ids than that.
     """
     config = read_config(directory)
     tensors = open_tensors(directory)
-    places = llama.tensor_places(config.model)
-    for name, (weight, _) in places.items():
-        _check(tensors, name, weight.tensor_shape(config.model), config)
-    copies = {name: of for name, of in llama.copies(config.model).items() if name in tensors}
+    family, model = config.family, config.model
+    wanted = set()
+    for name, weight, _ in family.tensors(model):  # one by one, since a config may ask for any number
+        _check(tensors, name, weight.tensor_shape(model), config)
+        wanted.add(name)
+    copies = {name: of for name, of in family.copies(model).items() if name in tensors}
     for name, of in copies.items():
         if (tensors[name].dtype, tensors[name].shape) != (tensors[of].dtype, tensors[of].shape):
             raise _differs(tensors[name], tensors[of])
-    buffers = tuple(name for name in tensors if llama.is_buffer(name))
+    buffers = tuple(name for name in tensors if family.is_buffer(name))
     for name in tensors:
-        if name not in places and name not in copies and name not in buffers:
+        if name not in wanted and name not in copies and name not in buffers:
             raise UserError(_extra(tensors[name], config))
+    if tokenizer_fits:
+        check_tokenizer_size(config.path.parent, model.vocab_size)
     return Checkpoint(config, tensors, buffers, copies)
 
 
 def _check(tensors: Tensors, name: str, shape: tuple[int, ...], config: HFConfig) -> None:
     if name not in tensors:
-        hint = " (or set tie_word_embeddings to true, if they are tied)" if name == llama.HEAD else ""
+        hint = " (or set tie_word_embeddings to true, if they are tied)" if name == HEAD else ""
+        if other := next((other for other in tensors if other.endswith("." + name) or name.endswith("." + other)), ""):
+            raise UserError(
+                f"tensor {name} is missing, and {shown(other)} is there: {tensors.directory} holds a model within"
+                " another, or without its head; save the text model by itself with transformers"
+            )
         raise UserError(
             f"tensor {name} is missing: {config.path} asks for it, and no file in {tensors.directory} has it{hint};"
             " download the model again"
@@ -97,9 +117,9 @@ def _check(tensors: Tensors, name: str, shape: tuple[int, ...], config: HFConfig
 
 
 def _extra(tensor: Tensor, config: HFConfig) -> str:
-    reason = "belongs to nothing in a Llama model"
+    reason = f"belongs to nothing in a model of type {config.family.model_type}"
     if tensor.name.endswith(".bias"):
-        reason = "is a bias, which is not computed here"
+        reason = f"is a bias, which a model of type {config.family.model_type} does not have there"
     elif tensor.name.startswith("model.layers."):
         reason = f"belongs to none of the {config.model.num_layers} layers"
     return f"{tensor.place} {reason} as {config.path} describes it; mend the config, or take the tensor out of the file"
@@ -112,22 +132,24 @@ def _differs(copy: Tensor, of: Tensor) -> UserError:
     )
 
 
-def check_copies(checkpoint: Checkpoint) -> None:
-    """Compares the bits of tensors that repeat others.
+def check_copies(checkpoint: Checkpoint, share: int = 0, of_shares: int = 1) -> None:
+    """Compares the bits of tensors that repeat others, or one of so many equal shares of them.
 
     Raises:
         UserError: one differs from what it should repeat.
     """
     for name, of in checkpoint.copies.items():
         copy, original = checkpoint.tensors[name], checkpoint.tensors[of]
-        for mine, its in zip(tensor_bytes(copy), tensor_bytes(original), strict=True):
+        part = shares(copy.stop - copy.start, of_shares)[share]
+        for mine, its in zip(tensor_bytes(copy, part), tensor_bytes(original, part), strict=True):
             if not np.array_equal(mine, its):
                 raise _differs(copy, original)
 
 
-def tensor_bytes(tensor: Tensor) -> Iterator[np.ndarray]:
-    """The bytes of a tensor from first to last, uint8, a few MiB at a time in memory of their own."""
+def tensor_bytes(tensor: Tensor, part: range | None = None) -> Iterator[np.ndarray]:
+    """The bytes of a tensor, or that part of them, in order: uint8, a few MiB at a time in memory of their own."""
     size = tensor.stop - tensor.start
     flat = Tensor(tensor.name, "U8", (size,), tensor.file, tensor.start, tensor.stop)
-    for start in range(0, size, CHUNK_BYTES):
-        yield read_tensor(flat, slice(start, min(start + CHUNK_BYTES, size)))
+    part = range(size) if part is None else part
+    for start in range(part.start, part.stop, CHUNK_BYTES):
+        yield read_tensor(flat, slice(start, min(start + CHUNK_BYTES, part.stop)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,12 @@ def _next(chunks: Iterator[np.ndarray]) -> np.ndarray:
 
 # ---- logits
 
+CLOSE = 1e-4
+"""Largest difference of float32 values that are the same but for rounding, as a share of the largest if above 1."""
+
+MAX_WINDOW = 1024
+"""Tokens of a sliding window up to which rows for the comparison are longer than it; transformers holds all scores."""
+
 
 @dataclass(frozen=True)
 class LogitComparison:
@@ -178,11 +184,15 @@ class LogitComparison:
         largest_difference: between two logits.
         largest_logit: in absolute value, to judge it by.
         logits: how many were compared.
+        length: tokens of each row.
+        differing_layer: where they differ by more than rounding, the first layer whose output does, in words.
     """
 
     largest_difference: float
     largest_logit: float
     logits: int
+    length: int
+    differing_layer: str = ""
 
     @property
     def relative(self) -> float:
@@ -191,9 +201,14 @@ class LogitComparison:
 
 
 def compare_with_transformers(
-    directory: str | os.PathLike, rows: int = 2, length: int = 64, seed: int = 0
+    directory: str | os.PathLike, rows: int = 2, length: int = 0, seed: int = 0
 ) -> LogitComparison:
-    """Logits of the model in `directory` against those of transformers' LlamaForCausalLM.
+    """Logits of the model in `directory` against those of its class in transformers, over whole rows from position 0.
+
+    Where they differ by more than rounding, the hidden states are compared as well, layer by layer.
+
+    Args:
+        length: tokens of a row; 0 for 64, or 64 beyond a sliding window of up to `MAX_WINDOW`.
 
     Raises:
         UserError: transformers or PyTorch is not installed, or the model cannot be imported.
@@ -203,24 +218,62 @@ def compare_with_transformers(
         import transformers
     except ImportError as error:
         raise UserError(f"the comparison needs PyTorch and transformers ({error}); install both") from error
-    import jax
-
     from hephaestus_jax.hf.importing import import_parameters
-    from hephaestus_jax.model.decoder import abstract_parameters, decode, output_kernel
+    from hephaestus_jax.model.decoder import abstract_parameters, output_logits
 
     model = open_checkpoint(directory).model
+    if not length:
+        length = 64 + (model.sliding_window if model.sliding_window <= MAX_WINDOW else 0)
     tokens = np.random.default_rng(seed).integers(0, model.vocab_size, (rows, min(length, model.max_positions)))
     params = import_parameters(directory, abstract_parameters(model), progress=False)
-    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    hidden = jax.jit(decode, static_argnums=(1, 2))(
-        params, model, ComputeConfig(dtype="float32"), tokens, np.ones_like(tokens), positions
-    )
-    with jax.default_matmul_precision("highest"):
-        ours = np.asarray(hidden @ output_kernel(params))
-    del params, hidden
+    ours = np.asarray(output_logits(params, model, _hidden_states(params, model, tokens)))
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     with torch.no_grad():
         wanted = theirs(torch.tensor(tokens)).logits.numpy()
-    return LogitComparison(float(np.abs(ours - wanted).max()), float(np.abs(wanted).max()), wanted.size)
+    difference, largest = float(np.abs(ours - wanted).max()), float(np.abs(wanted).max())
+    found = LogitComparison(difference, largest, wanted.size, tokens.shape[1])
+    if found.largest_difference <= CLOSE * max(1.0, found.largest_logit):
+        return found
+    return replace(found, differing_layer=differing_layer(params, model, theirs, tokens))
+
+
+def differing_layer(params: Any, model: ModelConfig, theirs: Any, tokens: np.ndarray) -> str:
+    """The first layer whose output is not that of transformers' model, in words; empty if every layer's is.
+
+    Compared is what the final norm makes of it, so that sizes do not matter.
+
+    Args:
+        params: imported from what `theirs` is.
+        model: the architecture.
+        theirs: model of transformers.
+        tokens: [B, L], each row by itself from position 0.
+    """
+    import jax
+    import torch
+
+    with torch.no_grad():
+        states = theirs.model(torch.tensor(tokens), output_hidden_states=True).hidden_states[1:]
+        wanted = [theirs.model.norm(state).numpy() for state in states[:-1]] + [states[-1].numpy()]
+    for number, kind in enumerate(model.layer_kinds):
+        kinds = model.layer_kinds[: number + 1]
+        window = model.sliding_window if "sliding" in kinds else 0
+        first = replace(model, num_layers=number + 1, layer_pattern=kinds, sliding_window=window)
+        layers = jax.tree.map(lambda values, count=number + 1: values[:count], params["layers"])
+        ours = _hidden_states({**params, "layers": layers}, first, tokens)
+        difference, largest = float(np.abs(ours - wanted[number]).max()), float(np.abs(wanted[number]).max())
+        if not difference <= CLOSE * max(1.0, largest):
+            return f"layer {number} of {model.num_layers} ({kind}): {difference:.2e} off, largest value {largest:.2f}"
+    return ""
+
+
+def _hidden_states(params: Any, model: ModelConfig, tokens: np.ndarray) -> Any:
+    """After the final norm, float32 [B, L, D]."""
+    import jax
+
+    from hephaestus_jax.model.decoder import decode
+
+    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    compute = ComputeConfig(dtype="float32")
+    return jax.jit(decode, static_argnums=(1, 2))(params, model, compute, tokens, np.ones_like(tokens), positions)

@@ -1,13 +1,18 @@
 """Exporting parameters as a Hugging Face model: streamed, tensor after tensor, into a folder that appears when whole.
 
 Of a model that was imported, everything comes back: the same tensors in the same dtypes, files and order, the same
-config fields in their spelling, tokenizer and other files. Untouched parameters give the same bytes.
+config fields in their spelling, tokenizer and other files. Untouched parameters give the same bytes. While a tensor is
+written the next one is read, and no more than the two are in memory.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +21,6 @@ import numpy as np
 
 from hephaestus_jax.config import ModelConfig
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.hf import llama
 from hephaestus_jax.hf.checkpoint import tensor_bytes
 from hephaestus_jax.hf.config_files import (
     CONFIG,
@@ -27,6 +31,9 @@ from hephaestus_jax.hf.config_files import (
     json_bytes,
     same_architecture,
 )
+from hephaestus_jax.hf.export_journal import Journal, WholeFile, going_on
+from hephaestus_jax.hf.families import Family, family_of
+from hephaestus_jax.hf.families.weights import Index, Weight
 from hephaestus_jax.hf.folders import copy_file, new_folder, write_file
 from hephaestus_jax.hf.layout import (
     Megabytes,
@@ -40,13 +47,13 @@ from hephaestus_jax.hf.layout import (
     scratch,
 )
 from hephaestus_jax.hf.origin import Origin
-from hephaestus_jax.hf.safetensors_files import DTYPES, INDEX, Header, shown
+from hephaestus_jax.hf.safetensors_files import DTYPES, INDEX, Entry, Header, shown
 from hephaestus_jax.hf.safetensors_writing import Shard, make_header, make_index, plan_shards, write_shard
 
 MAX_SHARD_BYTES = 5_000_000_000
 ExportDType = Literal["float32", "bfloat16", "float16"]
-Read = Callable[[str, int | None], np.ndarray]
-"""Path of a parameter and index along its first axis, None for all of it -> values in memory of the caller's."""
+Read = Callable[[str, Index], np.ndarray]
+"""Path of a parameter and index along its leading axes -> values there, which nobody changes any more."""
 
 _METADATA = {"format": "pt"}  # transformers refuses files without it
 
@@ -94,6 +101,11 @@ class ExportedTensors:
         if self.origin is not None:
             _check_origin(self.origin, self.model)
 
+    @functools.cached_property
+    def family(self) -> Family:
+        """Whose names and files these are."""
+        return family_of(self.model) if self.origin is None else self.origin.config.family
+
     @property
     def shards(self) -> list[Shard]:
         """The files to write."""
@@ -101,7 +113,7 @@ class ExportedTensors:
             dtype = _format_name(self.dtype or "float32")
             tensors = {
                 name: (dtype, weight.tensor_shape(self.model))
-                for name, (weight, _) in llama.tensor_places(self.model).items()
+                for name, (weight, _) in self.family.tensor_places(self.model).items()
             }
             return plan_shards(tensors, self.max_shard_bytes, _METADATA)
         return [Shard(shard.file, self._header(shard.header)) for shard in self.origin.shards]
@@ -124,10 +136,23 @@ class ExportedTensors:
         return header if same else make_header(tensors, header.metadata)
 
     def _dtype_of(self, name: str, dtype: str) -> str:
-        return dtype if self.dtype is None or llama.is_buffer(name) else _format_name(self.dtype)
+        return dtype if self.dtype is None or self.family.is_buffer(name) else _format_name(self.dtype)
 
-    def chunks(self, name: str, dtype: str) -> Iterator[np.ndarray]:
-        """The bytes of a tensor in a dtype of the format, from first to last.
+    def values(self, name: str) -> np.ndarray | None:
+        """What a tensor is made of; None for one that is no parameter."""
+        if self.origin is not None and name in self.origin.extra:
+            return None
+        weight, index = self._place(name)
+        return self.read(weight.path, index)
+
+    def _place(self, name: str) -> tuple[Weight, Index]:
+        return self.family.tensor_places(self.model)[self.family.copies(self.model).get(name, name)]
+
+    def chunks(self, name: str, dtype: str, ours: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """The bytes of a tensor in a dtype of the format, from first to last, in memory that is used for nothing else.
+
+        Args:
+            ours: what `values` gave; without, it is asked.
 
         Raises:
             UserError: a value is NaN or infinite, or does not fit the dtype.
@@ -135,8 +160,8 @@ class ExportedTensors:
         if self.origin is not None and name in self.origin.extra:
             yield from tensor_bytes(self.origin.extra[name])
             return
-        weight, layer = llama.tensor_places(self.model)[llama.copies(self.model).get(name, name)]
-        ours = self.read(weight.path, layer)
+        weight, index = self._place(name)
+        ours = self.read(weight.path, index) if ours is None else ours
         shape = weight.split_shape(self.model)
         source = ours.transpose(weight.to_theirs)
         if source.shape != shape:
@@ -172,6 +197,7 @@ def export_model(
     files: Mapping[str, bytes] | None = None,
     ids: TokenIds | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    source: str = "",
     progress: bool = True,
 ) -> Exported:
     """Writes a Hugging Face model to `out`, which appears whole or not at all.
@@ -179,12 +205,15 @@ def export_model(
     Args:
         out: a folder that is not there yet, or empty.
         model: the architecture.
-        read: gives the parameters, a whole one or one layer of a stacked one at a time.
+        read: gives the parameters, a whole one, or one layer or expert of a stacked one; called by one thread at a
+            time, which need not be the caller's.
         origin: of the model; None for one that began here.
         dtype: of all weights; None for the origin's dtype of each tensor, float32 without an origin.
         files: more files by name, such as those of a tokenizer; none that the origin has.
         ids: special tokens; only without an origin, which has its own.
         max_shard_bytes: where a new file begins, likewise.
+        source: a digest of all that `read` gives. With it, an export that was killed, or failed, is gone on with: the
+            same call keeps the weight files that are whole, by their own digests. Without, it begins anew.
         progress: whether progress is shown.
 
     Raises:
@@ -197,24 +226,74 @@ def export_model(
     tensors = ExportedTensors(model, read, origin, dtype, max_shard_bytes)
     shards = tensors.shards
     total = sum(entry.stop - entry.start for shard in shards for entry in shard.header.entries.values())
-    with new_folder(out) as folder:
-        if origin is None:
-            _write_fresh(folder, tensors, shards, ids or TokenIds())
-        else:
-            _write_carried(folder, tensors, shards, origin)
-        for name, data in files.items():
-            write_file(folder / name, data)
-        with Megabytes("export", total, progress) as meter:
-            for shard in shards:
-                entries = shard.header.entries
+    with new_folder(out, keep=bool(source)) as folder, Megabytes("export", total, progress) as meter:
+        digest = _digest(tensors, shards, source) if source else ""
+        with going_on(folder, digest, meter.add) as journal:
+            kept = len(journal.whole)
+            if origin is None:
+                _write_fresh(folder, tensors, shards, ids or TokenIds())
+            else:
+                _write_carried(folder, tensors, shards, origin)
+            for name, data in files.items():
+                write_file(folder / name, data)
+            _write_weights(folder, tensors, shards, journal, meter)
+    journal.remove()
+    notes = [*_notes(tensors, shards), *_resumed(journal, kept, len(shards))]
+    return Exported(Path(out), total, tuple(shard.file for shard in shards), tuple(notes))
 
-                def chunks_of(name: str, entries: Mapping = entries) -> Iterator[np.ndarray]:
-                    for chunk in tensors.chunks(name, entries[name].dtype):
-                        yield chunk
-                        meter.add(chunk.nbytes)
 
-                write_shard(folder, shard, chunks_of)
-    return Exported(Path(out), total, tuple(shard.file for shard in shards), tuple(_notes(tensors, shards)))
+def _digest(tensors: ExportedTensors, shards: Sequence[Shard], source: str) -> str:
+    """Another one where any byte of the weight files could be another."""
+    extra = {} if tensors.origin is None else tensors.origin.extra
+    facts = {
+        "source": source,
+        "model": repr(tensors.model),
+        "family": tensors.family.model_type,
+        "files": [[shard.file, hashlib.sha256(shard.header.raw).hexdigest()] for shard in shards],
+        "extra": {name: [chunk.tobytes().hex() for chunk in tensor_bytes(extra[name])] for name in extra},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _write_weights(
+    folder: Path, tensors: ExportedTensors, shards: Sequence[Shard], journal: Journal, meter: Megabytes
+) -> None:
+    """Writes the files that are not whole yet."""
+    left = [shard for shard in shards if shard.file not in journal.whole]
+    tensors.rounded.update(change for file in journal.whole.values() for change in file.rounded)
+    names = [name for shard in left for name in shard.names]
+    with ThreadPoolExecutor(1) as reader:
+        ahead = _read_ahead(tensors, names, reader)
+        for shard in left:
+            entries = shard.header.entries
+
+            def chunks_of(name: str, entries: Mapping[str, Entry] = entries) -> Iterator[np.ndarray]:
+                for chunk in tensors.chunks(name, entries[name].dtype, next(ahead)):
+                    yield chunk
+                    meter.add(chunk.nbytes)
+
+            sha256 = write_shard(folder, shard, chunks_of)
+            journal.add(WholeFile(shard.file, shard.header.file_bytes, sha256, tuple(sorted(tensors.rounded))))
+
+
+def _read_ahead(
+    tensors: ExportedTensors, names: Sequence[str], reader: ThreadPoolExecutor
+) -> Iterator[np.ndarray | None]:
+    """What each tensor is made of, the next one being read meanwhile."""
+    under_way = [reader.submit(tensors.values, name) for name in names[:1]]
+    for name in [*names[1:], None]:
+        values = under_way.pop().result()
+        if name is not None:
+            under_way.append(reader.submit(tensors.values, name))
+        yield values
+        del values  # before the next one is waited for
+
+
+def _resumed(journal: Journal, kept: int, count: int) -> Iterator[str]:
+    if kept:
+        yield f"{kept} of {count} weight files were whole from an export that was interrupted, and were kept"
+    if journal.other:
+        yield "an interrupted export of another source, or with other settings, lay there and was cleared away"
 
 
 def _format_name(dtype: str) -> str:
@@ -224,8 +303,9 @@ def _format_name(dtype: str) -> str:
 def _check_origin(origin: Origin, model: ModelConfig) -> None:
     """Raises unless the origin's tensors are those of the model."""
     held = {name: entry.shape for shard in origin.shards for name, entry in shard.header.entries.items()}
-    wanted = {name: weight.tensor_shape(model) for name, (weight, _) in llama.tensor_places(model).items()}
-    copies = llama.copies(model)
+    family = origin.config.family
+    wanted = {name: weight.tensor_shape(model) for name, (weight, _) in family.tensor_places(model).items()}
+    copies = family.copies(model)
     for name in [*wanted, *held]:
         known = name in wanted or name in copies or name in origin.extra
         if not known or (name in wanted and held.get(name) != wanted[name]):

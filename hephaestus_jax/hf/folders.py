@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from hephaestus_jax.errors import UserError
@@ -18,13 +18,14 @@ _COPY_BYTES = 8 << 20
 
 
 @contextlib.contextmanager
-def new_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: str | os.PathLike, replace: bool = False, keep: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path`, which becomes `path` by one rename if the block ends without an error.
 
     It is called `path`.unfinished. A failure removes it; after a kill it stays, and the next call for `path` clears it.
 
     Args:
         replace: whether a folder at `path` gives way; otherwise it must be empty or absent.
+        keep: whether the folder stays after a failure too, and comes to the block as the last attempt left it.
 
     Raises:
         UserError: `path` is taken, another process is writing it, or it cannot be written.
@@ -37,7 +38,8 @@ def new_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Path]
         temporary.mkdir(parents=True, exist_ok=True)
         stack.callback(os.close, _lock(temporary))
         try:
-            _clear(temporary)
+            if not keep:
+                clear(temporary)
             yield temporary
             _sync_folders(temporary)
             if replace and target.exists():
@@ -46,7 +48,8 @@ def new_folder(path: str | os.PathLike, replace: bool = False) -> Iterator[Path]
                 os.rename(temporary, target)
             _sync(target.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if not keep:
+                shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
@@ -85,8 +88,11 @@ def _exchange(temporary: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path, but: Container[str] = ()) -> None:
+    """Removes what lies in a folder, all but files of those names."""
     for path in folder.iterdir():
+        if path.name in but:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -1,35 +1,30 @@
 """Importing the parameters of a Hugging Face model: streamed from its files into arrays of any sharding.
 
-Tensor after tensor is read in pieces of a few MiB, checked, cast, rearranged and written to its place. On CPUs that
-place is the array itself, whose memory JAX takes over; elsewhere it is one layer's worth of host memory, which is
-copied into the stacked array on the device. Each process reads the rows that its devices hold.
+The files are read from first to last byte in pieces of a few MiB, by several threads; each piece is checked, cast,
+rearranged and written to its place (`destinations`). A process reads those bytes that its devices hold (`slices`), and
+of host memory, beyond the arrays, what the threads work on and, on accelerators, two tensors.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hephaestus_jax.checkpoints.processes import together
 from hephaestus_jax.checkpoints.storage import named_leaves
 from hephaestus_jax.distributed import is_main
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.hf import llama
 from hephaestus_jax.hf.checkpoint import Checkpoint, check_copies, open_checkpoint
-from hephaestus_jax.hf.layout import Megabytes, cast, holds, in_threads, is_finite, rearranged, row_chunks, scratch
-from hephaestus_jax.hf.safetensors_files import DTYPES, Tensor, read_rows
-
-_ALIGNMENT = 64  # of host memory that JAX takes over without a copy
-
-Index = tuple[slice, ...]
+from hephaestus_jax.hf.destinations import Destination, DeviceArray, HostArray, Part, parts_of
+from hephaestus_jax.hf.families.weights import Index, Weight
+from hephaestus_jax.hf.layout import Megabytes, cast, holds, in_threads, is_finite, rearranged, scratch
+from hephaestus_jax.hf.safetensors_files import DTYPES, Tensor
+from hephaestus_jax.hf.slices import Box, box_size, chunks_of_boxes, clipped, read_boxes
 
 
 def import_parameters(directory: str | os.PathLike, abstract_params: Any, progress: bool = True) -> Any:
@@ -46,25 +41,35 @@ def import_parameters(directory: str | os.PathLike, abstract_params: Any, progre
         UserError: a file, tensor or the config is not as it must be (see `open_checkpoint`), a tensor holds NaN or
             infinity, or the arrays asked for are not those of this model.
     """
-    by_path = named_leaves(abstract_params)
+    return together(lambda: import_own_parts(directory, abstract_params, progress))
 
-    def read_all() -> dict[str, jax.Array]:
-        checkpoint = open_checkpoint(directory)
-        weights = {weight.path: weight for weight in llama.weights(checkpoint.model)}
-        _check_wanted(by_path, weights, checkpoint)
-        check_copies(checkpoint)
-        with Megabytes("import", checkpoint.weight_bytes, progress and is_main()) as meter:
-            return {path: _import_array(checkpoint, weights[path], leaf, meter) for path, leaf in by_path.items()}
 
-    arrays = together(read_all)
-    return jax.tree.unflatten(jax.tree.structure(abstract_params), [arrays[path] for path in by_path])
+def import_own_parts(directory: str | os.PathLike, abstract_params: Any, progress: bool = True) -> Any:
+    """What this process does in `import_parameters`; its errors stay its own."""
+    wanted = named_leaves(abstract_params)
+    checkpoint = open_checkpoint(directory)
+    weights = {weight.path: weight for weight in checkpoint.family.weights(checkpoint.model)}
+    _check_wanted(wanted, weights, checkpoint)
+    check_copies(checkpoint, jax.process_index(), jax.process_count())
+    shardings = {path: _sharding(leaf) for path, leaf in wanted.items()}
+    filled = {path: _destination(shardings[path], leaf, len(weights[path].leading)) for path, leaf in wanted.items()}
+    arrivals = list(_arrivals(checkpoint, filled))
+    with Megabytes("import", sum(arrival.bytes for arrival in arrivals), progress and is_main()) as meter:
+        for piece, count in in_threads(_read, _pieces(arrivals)):
+            meter.add(count)
+            piece.finish()
+    arrays = [
+        jax.make_array_from_single_device_arrays(tuple(leaf.shape), shardings[path], filled[path].finish())
+        for path, leaf in wanted.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(abstract_params), arrays)
 
 
 def narrowed(checkpoint: Checkpoint, abstract_params: Any) -> list[str]:
     """Tensors whose values would be rounded to fit the dtypes asked for, as in "lm_head.weight: F32 to bfloat16"."""
     wanted = named_leaves(abstract_params)
     found = []
-    for name, (weight, _) in llama.tensor_places(checkpoint.model).items():
+    for name, (weight, _) in checkpoint.family.tensor_places(checkpoint.model).items():
         stored, asked = DTYPES[checkpoint.tensors[name].dtype], np.dtype(wanted[weight.path].dtype)
         if not holds(asked, stored):
             found.append(f"{name}: {checkpoint.tensors[name].dtype} to {asked.name}")
@@ -74,14 +79,14 @@ def narrowed(checkpoint: Checkpoint, abstract_params: Any) -> list[str]:
 def stored_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
     """Parameter path -> the narrowest dtype that holds all its tensors exactly, such as "bfloat16"."""
     found: dict[str, np.dtype] = {}
-    for name, (weight, _) in llama.tensor_places(checkpoint.model).items():
+    for name, (weight, _) in checkpoint.family.tensor_places(checkpoint.model).items():
         stored = DTYPES[checkpoint.tensors[name].dtype]
         same = found.setdefault(weight.path, stored) == stored
         found[weight.path] = stored if same else np.dtype(np.float32)
     return {path: dtype.name for path, dtype in found.items()}
 
 
-def _check_wanted(wanted: Mapping[str, Any], weights: Mapping[str, llama.Weight], checkpoint: Checkpoint) -> None:
+def _check_wanted(wanted: Mapping[str, Any], weights: Mapping[str, Weight], checkpoint: Checkpoint) -> None:
     """Raises unless exactly the model's arrays are asked for."""
     folder, model = checkpoint.tensors.directory, checkpoint.model
     for path in sorted(weights.keys() ^ wanted.keys()):
@@ -98,53 +103,111 @@ def _check_wanted(wanted: Mapping[str, Any], weights: Mapping[str, llama.Weight]
             )
 
 
-def _import_array(checkpoint: Checkpoint, weight: llama.Weight, wanted: Any, meter: Megabytes) -> jax.Array:
-    sharding = wanted.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shards = _shards(sharding, wanted.shape, weight.stacked)
-    on_host = all(device.platform == "cpu" for shard in shards for device in shard.devices)
-    array: _Array = (_HostArray if on_host else _DeviceArray)(shards, np.dtype(wanted.dtype), weight.stacked)
-    for name, layer in weight.tensors(checkpoint.model):
-        here = [shard for shard in shards if layer is None or layer in shard.layers]
-        _fill(checkpoint, weight, checkpoint.tensors[name], [array.place(shard, layer) for shard in here], here, meter)
-        array.filled(layer, here)
-    by_device = array.finish()
-    return jax.make_array_from_single_device_arrays(tuple(wanted.shape), sharding, by_device)
+# ---- what is read
 
 
-def _fill(
-    checkpoint: Checkpoint,
-    weight: llama.Weight,
-    tensor: Tensor,
-    places: Sequence[np.ndarray],
-    shards: Sequence[_Shard],
-    meter: Megabytes,
-) -> None:
-    """Reads one tensor into its places, each a shard's part of one layer in our order of axes."""
-    if not shards:
-        return
-    split = weight.split_shape(checkpoint.model)
+@dataclass(frozen=True)
+class _Arrival:
+    """A tensor that this process needs some of.
+
+    Attributes:
+        tensor: in its file.
+        weight: the parameter that it is, or is one of.
+        shape: of the tensor, with axes taken apart.
+        index: where in the parameter it lies.
+        array: the parameter.
+        parts: of the parameter, those that it belongs to.
+        boxes: what of the tensor, with axes taken apart, each of them holds.
+    """
+
+    tensor: Tensor
+    weight: Weight
+    shape: tuple[int, ...]
+    index: Index
+    array: Destination
+    parts: Sequence[Part]
+    boxes: Sequence[Box]
+
+    @property
+    def bytes(self) -> int:
+        """Of the tensor's, those that are needed; twice where two of the parts need them."""
+        return sum(map(box_size, self.boxes)) * DTYPES[self.tensor.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows of an arriving tensor, and where they go."""
+
+    arrival: _Arrival
+    places: Sequence[np.ndarray]
+    rows: range
+    is_last: bool
+
+    def finish(self) -> None:
+        """Says that the tensor has arrived, if this was its last piece."""
+        if self.is_last:
+            self.arrival.array.written(self.arrival.index, self.arrival.parts, self.places)
+
+
+def _sharding(wanted: Any) -> jax.sharding.Sharding:
+    return wanted.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _destination(sharding: jax.sharding.Sharding, wanted: Any, leading: int) -> Destination:
+    parts = parts_of(sharding, tuple(wanted.shape), leading)
+    on_host = all(device.platform == "cpu" for part in parts for device in part.devices)
+    return (HostArray if on_host else DeviceArray)(parts, np.dtype(wanted.dtype))
+
+
+def _arrivals(checkpoint: Checkpoint, arrays: Mapping[str, Destination]) -> Iterator[_Arrival]:
+    """The tensors that this process needs some of, in the order of files and of bytes in them."""
+    places = checkpoint.family.tensor_places(checkpoint.model)
+    for name, tensor in checkpoint.tensors.items():
+        if name not in places:  # a copy, or a table
+            continue
+        weight, index = places[name]
+        array = arrays[weight.path]
+        if parts := [part for part in array.parts if part.holds(index)]:
+            boxes = [tuple(part.box[axis] for axis in weight.to_theirs) for part in parts]
+            yield _Arrival(tensor, weight, weight.split_shape(checkpoint.model), index, array, parts, boxes)
+
+
+def _pieces(arrivals: Sequence[_Arrival]) -> Iterator[_Piece]:
+    for arrival in arrivals:
+        itemsize = DTYPES[arrival.tensor.dtype].itemsize
+        chunks = list(chunks_of_boxes(arrival.shape, itemsize, arrival.boxes))
+        places = arrival.array.places(arrival.index, arrival.parts)
+        for number, rows in enumerate(chunks, 1):
+            yield _Piece(arrival, places, rows, number == len(chunks))
+
+
+def _read(piece: _Piece) -> tuple[_Piece, int]:
+    """Reads a piece into its places; the piece itself, and how many bytes they took of it."""
+    tensor, weight = piece.arrival.tensor, piece.arrival.weight
+    boxes = [clipped(box, piece.rows) for box in piece.arrival.boxes]
+    stored = read_boxes(tensor, piece.arrival.shape, piece.rows, boxes)
     row_axis = weight.to_theirs[0]  # where the tensor's first axis is among ours
-    held = [shard.index[row_axis] for shard in shards]
-    rows = range(min(part.start for part in held), max(part.stop for part in held))
-    file_rows = tensor.shape[0] // split[0]
+    count = 0
+    for box, whole, place in zip(boxes, piece.arrival.boxes, piece.places, strict=True):
+        if not box_size(box):
+            continue
+        values = _together(stored[tuple(slice(axis.start, axis.stop) for axis in box)])
+        values = rearranged(_checked(values, place.dtype, tensor), weight.to_ours)
+        target = [slice(None)] * place.ndim
+        first = piece.rows.start + box[0].start - whole[0].start
+        target[row_axis] = slice(first, first + len(box[0]))
+        place[tuple(target)] = values
+        count += box_size(box) * stored.itemsize
+    return piece, count
 
-    def fill_rows(chunk: range) -> int:
-        shape = (len(chunk) * file_rows, *tensor.shape[1:])
-        stored = scratch("stored", shape, DTYPES[tensor.dtype])
-        read_rows(tensor, chunk.start * file_rows, stored)
-        values = _checked(stored, places[0].dtype, tensor).reshape(len(chunk), *split[1:])
-        values = rearranged(values, weight.to_ours)
-        for shard, part, place in zip(shards, held, places, strict=True):
-            first, last = max(chunk.start, part.start), min(chunk.stop, part.stop)
-            if first < last:
-                source, target = list(shard.index), [slice(None)] * place.ndim
-                source[row_axis] = slice(first - chunk.start, last - chunk.start)
-                target[row_axis] = slice(first - part.start, last - part.start)
-                place[tuple(target)] = values[tuple(source)]
-        return stored.nbytes
 
-    for count in in_threads(fill_rows, row_chunks(split, DTYPES[tensor.dtype].itemsize, rows)):
-        meter.add(count)
+def _together(values: np.ndarray) -> np.ndarray:
+    """The values in contiguous memory, this thread's unless they are so already."""
+    if values.flags.c_contiguous:
+        return values
+    near = scratch("near", values.shape, values.dtype)
+    near[...] = values
+    return near
 
 
 def _checked(values: np.ndarray, dtype: np.dtype, tensor: Tensor) -> np.ndarray:
@@ -155,111 +218,3 @@ def _checked(values: np.ndarray, dtype: np.dtype, tensor: Tensor) -> np.ndarray:
     if not holds(dtype, values.dtype) and not is_finite(converted):
         raise UserError(f"{tensor.place} holds numbers too large for {dtype.name}; import it as float32")
     return converted
-
-
-# ---- where values go
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A part of an array that devices of this process hold: its layers and, of the other axes, its slices."""
-
-    layers: range
-    index: Index
-    devices: tuple[jax.Device, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one layer."""
-        return tuple(part.stop - part.start for part in self.index)
-
-
-def _shards(sharding: jax.sharding.Sharding, shape: tuple[int, ...], stacked: bool) -> list[_Shard]:
-    """The distinct parts that this process holds."""
-    devices: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
-    for device, index in sharding.addressable_devices_indices_map(tuple(shape)).items():
-        bounds = tuple(part.indices(size)[:2] for part, size in zip(index or (), shape, strict=True))
-        devices.setdefault(bounds, []).append(device)
-    found = []
-    for bounds, holders in devices.items():
-        layers, inner = (range(*bounds[0]), bounds[1:]) if stacked else (range(1), bounds)
-        found.append(_Shard(layers, tuple(slice(*bound) for bound in inner), tuple(holders)))
-    return found
-
-
-class _Array(Protocol):
-    """An array that is being filled, layer after layer (`None` where there are no layers)."""
-
-    def place(self, shard: _Shard, layer: int | None) -> np.ndarray:
-        """Host memory for one layer of a shard."""
-
-    def filled(self, layer: int | None, shards: Sequence[_Shard]) -> None:
-        """Says that the places of that layer have been written."""
-
-    def finish(self) -> list[jax.Array]:
-        """The array's parts, one per device."""
-
-
-class _HostArray:
-    """For CPUs: the whole of each shard in host memory, which becomes the array without a copy."""
-
-    def __init__(self, shards: Sequence[_Shard], dtype: np.dtype, stacked: bool) -> None:
-        self._shards, self._stacked = shards, stacked
-        self._memory = [_aligned((len(shard.layers), *shard.shape), dtype) for shard in shards]
-
-    def place(self, shard: _Shard, layer: int | None) -> np.ndarray:
-        return self._memory[self._shards.index(shard)][0 if layer is None else layer - shard.layers.start]
-
-    def filled(self, layer: int | None, shards: Sequence[_Shard]) -> None:
-        pass
-
-    def finish(self) -> list[jax.Array]:
-        parts = [memory if self._stacked else memory[0] for memory in self._memory]
-        return [
-            jax.device_put(part, device)
-            for shard, part in zip(self._shards, parts, strict=True)
-            for device in shard.devices
-        ]
-
-
-class _DeviceArray:
-    """For accelerators: one layer of each shard in host memory, copied into the stack on each device."""
-
-    def __init__(self, shards: Sequence[_Shard], dtype: np.dtype, stacked: bool) -> None:
-        self._shards, self._stacked = shards, stacked
-        self._memory = [_aligned(shard.shape, dtype) for shard in shards]
-        self._parts: dict[jax.Device, jax.Array] = {}
-        if stacked:
-            for shard in shards:
-                for device in shard.devices:
-                    self._parts[device] = jnp.zeros((len(shard.layers), *shard.shape), dtype, device=device)
-
-    def place(self, shard: _Shard, layer: int | None) -> np.ndarray:
-        return self._memory[self._shards.index(shard)]
-
-    def filled(self, layer: int | None, shards: Sequence[_Shard]) -> None:
-        for shard in shards:
-            for device in shard.devices:
-                values = jax.device_put(self.place(shard, layer), device)
-                if layer is None:
-                    self._parts[device] = values
-                else:
-                    number = layer - shard.layers.start
-                    self._parts[device] = _with_layer(self._parts[device], values, number)
-                # The memory is used again. Not `values`: they may be that memory, which the update still reads.
-                self._parts[device].block_until_ready()
-
-    def finish(self) -> list[jax.Array]:
-        return [self._parts[device] for shard in self._shards for device in shard.devices]
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _with_layer(stack: jax.Array, values: jax.Array, number: int) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(stack, values, number, 0)
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)

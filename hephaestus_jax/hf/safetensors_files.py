@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -233,6 +233,8 @@ def read_header(path: Path) -> Header:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             first = file.read(8)
+            if first == b"version ":
+                raise UserError(f"{path} is a Git LFS pointer in place of the file; run `git lfs pull` in its folder")
             length = int.from_bytes(first, "little")
             if len(first) == 8 and length <= min(size - 8, MAX_HEADER_BYTES):
                 raw = _read_exactly(file.fileno(), 8, length, path)
@@ -316,6 +318,8 @@ def parse_json(data: bytes, where: str) -> Any:
             raise UserError(f"{where} has {shown(twice)} twice; download the file again")
         return found
 
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise UserError(f"{where} begins with a byte order mark; save it as UTF-8 without one")
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
@@ -335,18 +339,26 @@ def read_tensor(tensor: Tensor, rows: slice | None = None) -> np.ndarray:
     first, last = (0, 1) if not tensor.shape else (rows or slice(None)).indices(tensor.shape[0])[:2]
     shape = (max(0, last - first), *tensor.shape[1:]) if tensor.shape else ()
     values = np.empty(shape, DTYPES[tensor.dtype])
-    read_rows(tensor, first, values)
+    row_bytes = math.prod(tensor.shape[1:]) * values.itemsize
+    read_runs(tensor, first * row_bytes, [(0, values.nbytes)], values.reshape(-1).view(np.uint8).data)
     return values
 
 
-def read_rows(tensor: Tensor, first: int, values: np.ndarray) -> None:
-    """Fills `values`, contiguous and of the tensor's dtype, with its rows from `first` on; raises as `read_tensor`."""
-    row_bytes = math.prod(tensor.shape[1:]) * DTYPES[tensor.dtype].itemsize
+def read_runs(tensor: Tensor, first: int, runs: Iterable[Sequence[int]], memory: memoryview) -> None:
+    """Reads some of a tensor's bytes to where they would be if `memory` held all that follow byte `first` of it.
+
+    Args:
+        runs: start and stop within the memory of what is read.
+
+    Raises:
+        UserError: as `read_tensor`.
+    """
     try:
-        descriptor = os.open(tensor.file, os.O_RDONLY)
+        descriptor, read, base = os.open(tensor.file, os.O_RDONLY), os.preadv, tensor.start + first
         try:
-            memory = values.reshape(-1).view(np.uint8).data
-            _read_into(descriptor, tensor.start + first * row_bytes, memory, tensor.file)
+            for start, stop in runs:  # perhaps millions
+                if read(descriptor, (memory[start:stop],), base + start) != stop - start:
+                    _read_into(descriptor, base + start, memory[start:stop], tensor.file)
         finally:
             os.close(descriptor)
     except OSError as error:

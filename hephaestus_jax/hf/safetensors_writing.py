@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,8 @@ import numpy as np
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.hf.safetensors_files import DTYPES, SINGLE, Entry, Header
 
+_AHEAD = 4  # chunks whose digest is still to be taken
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -23,6 +29,11 @@ class Shard:
 
     file: str
     header: Header
+
+    @property
+    def names(self) -> list[str]:
+        """Its tensors, in their order."""
+        return sorted(self.header.entries, key=lambda name: self.header.entries[name].start)
 
 
 def make_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> Header:
@@ -70,38 +81,61 @@ def make_index(shards: Iterable[Shard], old: bytes | None = None) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def write_shard(folder: Path, shard: Shard, chunks_of: Callable[[str], Iterable[np.ndarray]]) -> None:
-    """Writes one file, tensor after tensor, and waits until it lies on disk.
+def write_shard(folder: Path, shard: Shard, chunks_of: Callable[[str], Iterable[np.ndarray]]) -> str:
+    """Writes one file, tensor after tensor, and waits until it lies on disk; the SHA-256 of what was written.
 
     Args:
-        chunks_of: name -> iterable of contiguous arrays that hold the tensor's bytes from first to last.
+        chunks_of: name -> iterable of contiguous arrays that hold the tensor's bytes from first to last, in memory that
+            nobody writes to afterwards.
 
     Raises:
         UserError: it cannot be written.
         ValueError: a tensor's chunks are not as long as the header says.
     """
-    path = folder / shard.file
+    path, entries = folder / shard.file, shard.header.entries
     try:
-        with open(path, "xb", buffering=0) as file:
-            _write_all(file, len(shard.header.raw).to_bytes(8, "little") + shard.header.raw)
-            for name in sorted(shard.header.entries, key=lambda name: shard.header.entries[name].start):
-                written = 0
+        with open(path, "xb", buffering=0) as file, _Writer(file) as writer:
+            writer.write(len(shard.header.raw).to_bytes(8, "little") + shard.header.raw)
+            for name in shard.names:
+                before = writer.written
                 for chunk in chunks_of(name):
-                    written += _write_all(file, chunk)
-                entry = shard.header.entries[name]
-                if written != entry.stop - entry.start:
-                    raise ValueError(f"tensor {name}: {written} bytes for {entry.kind}")
+                    writer.write(chunk.reshape(-1).view(np.uint8).data)
+                if writer.written - before != entries[name].stop - entries[name].start:
+                    raise ValueError(f"tensor {name}: {writer.written - before} bytes for {entries[name].kind}")
             os.fsync(file.fileno())
+            return writer.sha256()
     except OSError as error:
         raise UserError(f"cannot write {path}: {write_problem(error)}") from error
 
 
-def _write_all(file: Any, data: Any) -> int:
-    view = memoryview(data).cast("B") if isinstance(data, bytes) else memoryview(data.reshape(-1).view(np.uint8))
-    done = 0
-    while done < len(view):
-        done += file.write(view[done:])
-    return len(view)
+class _Writer:
+    """Writes to a file what a thread takes the digest of meanwhile."""
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self._thread, self._under_way = ThreadPoolExecutor(1), deque[Future[None]]()
+        self.written = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        view, done = memoryview(data), 0
+        self._under_way.append(self._thread.submit(self._digest.update, view))
+        while done < len(view):
+            done += self._file.write(view[done:]) or 0
+        self.written += done
+        if len(self._under_way) > _AHEAD:
+            self._under_way.popleft().result()
+
+    def sha256(self) -> str:
+        """Of all that was written."""
+        for update in self._under_way:
+            update.result()
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
 
 
 def write_problem(error: OSError) -> str:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.model import chunked_attention
-from hephaestus_jax.products import einsum_float32
+from hephaestus_jax.products import einsum_float32, soft_capped
 
 PLATFORMS = ("cpu", "gpu", "tpu")
 QUERY_CHUNK = 256
@@ -77,8 +77,7 @@ def reference(
     q_BLKGH = q_BLNH.reshape(rows, length, kv_heads, heads // kv_heads, head_dim)
     scores = einsum_float32("blkgh,bmkh->bkglm", q_BLKGH, k_BLKH)
     scores = scores * masking.scale if masking.scale else scores / math.sqrt(head_dim)
-    if masking.softcap:
-        scores = masking.softcap * jnp.tanh(scores / masking.softcap)
+    scores = soft_capped(scores, masking.softcap)
     # Added rather than selected: the backward pass of a sum keeps nothing, that of a selection keeps the mask per head.
     scores = scores + jnp.where(_seen(segment_ids_BL, masking.window), 0.0, _MASKED)[:, None, None]
     shares = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))

@@ -30,7 +30,7 @@ from jax.ad_checkpoint import checkpoint_name
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.model.attention import AttentionFunction, Masking
 from hephaestus_jax.model.per_device import on_every_device
-from hephaestus_jax.products import PRODUCT, einsum_float32
+from hephaestus_jax.products import PRODUCT, einsum_float32, soft_capped
 from hephaestus_jax.sharding import active
 
 MAX_BLOCK = 512
@@ -282,8 +282,7 @@ def _scores(
     """
     masking = plan.masking
     scores = einsum_float32("bqkgh,bmkh->bkgqm", q_bSKGH, k_bSKH) * _scale(plan, q_bSKGH)
-    if masking.softcap:
-        scores = masking.softcap * jnp.tanh(scores / masking.softcap)
+    scores = soft_capped(scores, masking.softcap)
     _, query_block, _, key_block = pair
     within = jnp.arange(plan.block)
     before = (query_block * plan.block + within)[:, None] - (key_block * plan.block + within)[None, :]

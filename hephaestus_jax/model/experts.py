@@ -4,7 +4,7 @@ Every token's feed-forward is the sum of its k likeliest experts', weighted by t
 
     route       softmax over all experts in float32, the k largest, their shares
     sort        the T·k pairs (token, expert) by expert, so that each expert's rows lie together
-    compute     SwiGLU of each expert's rows (`grouped_products`)
+    compute     the gated feed-forward of each expert's rows (`grouped_products`)
     combine     each token's rows, by their shares
 
 Over a mesh this runs inside a `shard_map`. Rows and tokens stay where they are; what an expert's matrices are divided
@@ -22,7 +22,9 @@ T tokens, R pairs of a round.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +39,10 @@ from hephaestus_jax.sharding import Partitioning, active
 
 ROUND = 1.25
 """Rows of a round, over those of a balanced load; only with experts divided over devices."""
+
+
+Activation = Callable[[jax.Array], jax.Array]
+"""Number by number."""
 
 
 class Matrices(NamedTuple):
@@ -68,6 +74,7 @@ def feed_forward(
     matrices: Matrices,
     config: ExpertsConfig,
     grouped: GroupedProduct,
+    activation: Activation = jax.nn.silu,
 ) -> tuple[jax.Array, RouterSums]:
     """The experts' feed-forward [B, L, D] in the dtype of `x_BLD`, and the router's sums by part of the batch [P, ...].
 
@@ -78,11 +85,13 @@ def feed_forward(
         matrices: of all experts.
         config: how many of them a token has.
         grouped: from `grouped_products`.
+        activation: of the gates.
     """
+    device = _Device(config, grouped, activation)
     matrices = Matrices(*(x.astype(x_BLD.dtype) for x in matrices))
     partitioning = active()
     if partitioning is None or partitioning.mesh.size == 1:
-        return _on_device(_Device(config, grouped), x_BLD, segment_ids_BL, router_DE, matrices)
+        return _on_device(device, x_BLD, segment_ids_BL, router_DE, matrices)
     tokens = ("batch", "length", "embed_activation")
     into, out_of = ("experts", "expert_embed", "expert_mlp"), ("experts", "expert_mlp", "expert_embed")
     of_tokens, of_segments = partitioning.spec(tokens), partitioning.spec(tokens[:2])
@@ -92,7 +101,7 @@ def feed_forward(
     def on_device(x_blD: jax.Array, segment_ids_bl: jax.Array, router_DE: jax.Array, *matrices: jax.Array) -> tuple:
         return _on_device(device, x_blD, segment_ids_bl, router_DE, Matrices(*matrices))
 
-    device = _Device.of(partitioning, config, grouped)
+    device = device.on(partitioning)
     # check_vma: the kernels do not say over which axes their results differ
     return jax.shard_map(
         on_device,
@@ -108,7 +117,7 @@ class _Device:
     """What a device has to know.
 
     Attributes:
-        config, grouped: as of `feed_forward`.
+        config, grouped, activation: as of `feed_forward`.
         expert_axes: mesh axes that the experts are divided over.
         embed_axes: mesh axes that the matrices' other dimension is divided over, to be gathered.
         sum_axes: mesh axes that an expert's width is divided over: each device has a part of every sum.
@@ -116,18 +125,20 @@ class _Device:
 
     config: ExpertsConfig
     grouped: GroupedProduct
+    activation: Activation = jax.nn.silu
     expert_axes: tuple[str, ...] = ()
     embed_axes: tuple[str, ...] = ()
     sum_axes: tuple[str, ...] = ()
 
-    @staticmethod
-    def of(partitioning: Partitioning, config: ExpertsConfig, grouped: GroupedProduct) -> _Device:
-        """Of a mesh; axes of one device are left out."""
+    def on(self, partitioning: Partitioning) -> _Device:
+        """The same on a mesh; axes of one device are left out."""
 
         def over(name: str) -> tuple[str, ...]:
             return tuple(axis for axis in partitioning.split(name) if partitioning.mesh.shape[axis] > 1)
 
-        return _Device(config, grouped, over("experts"), over("expert_embed"), over("expert_mlp"))
+        return dataclasses.replace(
+            self, expert_axes=over("experts"), embed_axes=over("expert_embed"), sum_axes=over("expert_mlp")
+        )
 
 
 def _on_device(
@@ -148,7 +159,7 @@ def _on_device(
         )
         experts_TK = experts_TK - jax.lax.axis_index(device.expert_axes) * len(matrices.gate)
         rows = -(-int(rows * ROUND) // 8) * 8
-    y_TD = _compute(device.grouped, rows, x_TD, shares_TK, experts_TK, matrices).astype(x_TD.dtype)
+    y_TD = _compute(device, rows, x_TD, shares_TK, experts_TK, matrices).astype(x_TD.dtype)
     if device.expert_axes:
         y_TD = jax.lax.psum_scatter(y_TD, device.expert_axes, scatter_dimension=0, tiled=True)
     if device.sum_axes:
@@ -239,7 +250,7 @@ class _Round(NamedTuple):
 
 
 def _compute(
-    grouped: GroupedProduct,
+    device: _Device,
     rows: int,
     x_TD: jax.Array,
     shares_TK: jax.Array,
@@ -252,33 +263,33 @@ def _compute(
     rows = min(rows, most)
     pairs = _Pairs.sort(experts_TK, experts, rows)
     if rows == most:
-        return _one_round(grouped, pairs.round(0, rows), x_TD, shares_TK, matrices)
-    return _in_rounds(grouped, rows, pairs, x_TD, shares_TK, matrices)
+        return _one_round(device, pairs.round(0, rows), x_TD, shares_TK, matrices)
+    return _in_rounds(device, rows, pairs, x_TD, shares_TK, matrices)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _in_rounds(
-    grouped: GroupedProduct, rows: int, pairs: _Pairs, x_TD: jax.Array, shares_TK: jax.Array, matrices: Matrices
+    device: _Device, rows: int, pairs: _Pairs, x_TD: jax.Array, shares_TK: jax.Array, matrices: Matrices
 ) -> jax.Array:
     """The sum of as many rounds as there are pairs for."""
 
     def step(index: jax.Array, y_TD: jax.Array) -> jax.Array:
-        return y_TD + _one_round(grouped, pairs.round(index, rows), x_TD, shares_TK, matrices)
+        return y_TD + _one_round(device, pairs.round(index, rows), x_TD, shares_TK, matrices)
 
     start = jnp.zeros(x_TD.shape, jnp.float32)
     return jax.lax.fori_loop(0, -(-pairs.ends[-1] // rows), step, start)
 
 
-def _in_rounds_forward(grouped: GroupedProduct, rows: int, *operands: _Pairs | jax.Array | Matrices) -> tuple:
-    return _in_rounds(grouped, rows, *operands), operands
+def _in_rounds_forward(device: _Device, rows: int, *operands: _Pairs | jax.Array | Matrices) -> tuple:
+    return _in_rounds(device, rows, *operands), operands
 
 
-def _in_rounds_backward(grouped: GroupedProduct, rows: int, operands: tuple, d_y_TD: jax.Array) -> tuple:
+def _in_rounds_backward(device: _Device, rows: int, operands: tuple, d_y_TD: jax.Array) -> tuple:
     pairs, *differentiated = operands
 
     def step(index: jax.Array, sums: tuple) -> tuple:
         here = pairs.round(index, rows)
-        _, pull = jax.vjp(functools.partial(_one_round, grouped, here), *differentiated)
+        _, pull = jax.vjp(functools.partial(_one_round, device, here), *differentiated)
         return jax.tree.map(lambda x, y: x + y.astype(jnp.float32), sums, pull(d_y_TD))
 
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tuple(differentiated))
@@ -289,12 +300,10 @@ def _in_rounds_backward(grouped: GroupedProduct, rows: int, operands: tuple, d_y
 _in_rounds.defvjp(_in_rounds_forward, _in_rounds_backward)
 
 
-def _one_round(
-    grouped: GroupedProduct, here: _Round, x_TD: jax.Array, shares_TK: jax.Array, matrices: Matrices
-) -> jax.Array:
+def _one_round(device: _Device, here: _Round, x_TD: jax.Array, shares_TK: jax.Array, matrices: Matrices) -> jax.Array:
     """What the pairs of a round add to each token, float32 [T, D]."""
-    x_RD = _dispatch(x_TD, here)
-    wide_RF = jax.nn.silu(grouped(x_RD, matrices.gate, here.sizes)) * grouped(x_RD, matrices.up, here.sizes)
+    x_RD, grouped = _dispatch(x_TD, here), device.grouped
+    wide_RF = device.activation(grouped(x_RD, matrices.gate, here.sizes)) * grouped(x_RD, matrices.up, here.sizes)
     return _combine(grouped(wide_RF, matrices.down, here.sizes), shares_TK, here)
 
 

@@ -81,7 +81,7 @@ def task_facts(run: RunFiles) -> tuple[TaskFacts, ...]:
         return ()
     facts = []
     for use in Mixture(spec).epochs(rows):
-        manifest = _manifest(run, spec.tasks[use.task].cache)
+        manifest = cache_manifest(run, spec.tasks[use.task].cache)
         loss_tokens, loss_bytes = manifest.get("loss_tokens"), manifest.get("loss_bytes")
         taken = (use.share, use.rows, use.epochs, use.tokens, use.cache_rows)
         facts.append(TaskFacts(use.task, *taken, loss_tokens, loss_bytes, manifest.get("packing_efficiency")))
@@ -123,7 +123,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _manifest(run: RunFiles, cache: str) -> dict[str, Any]:
+def cache_manifest(run: RunFiles, cache: str) -> dict[str, Any]:
     """The manifest of a cache of the run's mixture; empty where it is not on this machine any more."""
     mixture = run.settings.get("TrainConfig.mixture", "").strip("'\"")
     if not mixture or "://" in mixture or "://" in cache:  # a report is made without a network

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hephaestus_jax.config import ExpertsConfig, ModelConfig, RopeScaling
+from hephaestus_jax.architecture import ModelConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.reports.evaluation_file import Evaluation, read_evaluation
 
@@ -143,11 +143,7 @@ class RunFiles:
         if not fields:
             return None
         try:
-            if isinstance(fields.get("rope_scaling"), Mapping):
-                fields["rope_scaling"] = RopeScaling(**fields["rope_scaling"])
-            if isinstance(fields.get("experts"), Mapping):
-                fields["experts"] = ExpertsConfig(**fields["experts"])
-            return ModelConfig(**fields)
+            return ModelConfig.from_json(fields)
         except (TypeError, UserError, ValueError):
             return None
 

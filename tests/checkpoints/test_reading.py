@@ -13,7 +13,7 @@ import states
 import tensorstore
 
 from hephaestus_jax.checkpoints import Checkpointer, storage
-from hephaestus_jax.checkpoints.digests import array_digests, slab_digest, slab_rows
+from hephaestus_jax.checkpoints.digests import array_digests, part_words, slab_digest, slab_rows
 from hephaestus_jax.checkpoints.reading import ArrayReader, open_arrays
 from hephaestus_jax.config import CheckpointConfig
 from hephaestus_jax.errors import UserError
@@ -61,14 +61,20 @@ def test_arrays_that_were_saved_in_shards(chunks: tuple[int, ...], tmp_path: Pat
     reader = open_arrays(tmp_path)
     assert reader.read("params/w").tobytes() == expected.tobytes()
     assert [reader.read("params/w", i).tobytes() for i in range(4)] == [expected[i].tobytes() for i in range(4)]
+    for place in np.ndindex(4, 6):  # experts of a layer
+        assert reader.read("params/w", place).tobytes() == expected[place].tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int32", "bool", "uint8"])
 def test_slab_digests_are_those_of_the_whole_array(dtype: str) -> None:
     values = jnp.asarray(np.random.default_rng(1).integers(0, 2, (300, 3, 5)), dtype)
     size = slab_rows(300)
-    parts = tuple(slab_digest(np.asarray(values)[start : start + size], start) for start in range(0, 300, size))
+    rows = np.asarray(values)
+    starts = range(0, 300, size)
+    parts = tuple(slab_digest(part_words(rows[start : start + size], start)) for start in starts)
     assert parts == array_digests({"a": values})["a"]
+    columns = [sum(part_words(rows[s : s + size, c : c + 1], s, c) for c in range(3)) for s in starts]
+    assert parts == tuple(map(slab_digest, columns))
 
 
 def test_only_what_is_asked_for_is_read(saved: tuple[Path, states.State], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +91,23 @@ def test_only_what_is_asked_for_is_read(saved: tuple[Path, states.State], monkey
     layer = reader.read("params/layers/mlp/up/kernel", 2)
     assert {name for name, _ in seen} == {"params/layers/mlp/up/kernel"}
     assert sum(size for _, size in seen[1:]) == layer.nbytes  # the first is the array's description
+
+
+def test_damage_to_one_expert_spoils_its_layer(tmp_path: Path) -> None:
+    """The digest is the layer's: no expert of it is given out before all have been read."""
+    values = np.arange(3 * 4 * 5 * 6, dtype=np.float32).reshape(3, 4, 5, 6)
+    reader = _saved(tmp_path, {"w": jnp.asarray(values)})
+    block = reader._block
+    reader._block = lambda name, row, column: block(name, row, column) + ((row, column) == (1, 3))  # type: ignore
+    assert reader.read("w", (0, 1)).tobytes() == values[0, 1].tobytes()
+    with pytest.raises(UserError, match="array w: differs from what was saved at index 1"):
+        reader.read("w", (1, 0))
+    reader._block = lambda name, row, column: block(name, row, column) + (column == 2)  # type: ignore
+    with pytest.raises(UserError, match="array w: was changed while it was read"):
+        reader.read("w", (0, 2))
+    for place in ((0, 4), (3, 0), (-1, 0), (0, 0, 0)):
+        with pytest.raises(IndexError, match="has nothing at"):
+            reader.read("w", place)
 
 
 def test_damage_is_named(saved: tuple[Path, states.State], tmp_path: Path) -> None:
@@ -116,7 +139,7 @@ def test_what_is_not_there(saved: tuple[Path, states.State], tmp_path: Path) -> 
     reader = open_arrays(saved[0])
     with pytest.raises(UserError, match="has no array params/nothing"):
         reader.read("params/nothing")
-    with pytest.raises(IndexError, match="no index 4"):
+    with pytest.raises(IndexError, match=r"nothing at \(4,\)"):
         reader.read("params/layers/norm/scale", 4)
 
 

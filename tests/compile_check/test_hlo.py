@@ -215,8 +215,9 @@ def test_a_backward_kernel_that_also_gives_the_queries_gradient_in_parts() -> No
 
 def test_a_window_leaves_fewer_blocks() -> None:
     assert KernelFormulas(64).visible(4096, 512, 512) == sum(range(1, 9)) / 64
-    assert KernelFormulas(64, window=512).visible(4096, 512, 512) == (1 + 7 * 2) / 64
-    assert KernelFormulas(64, window=1).visible(4096, 512, 512) == 8 / 64
+    assert KernelFormulas(64, (512,)).visible(4096, 512, 512) == (1 + 7 * 2) / 64
+    assert KernelFormulas(64, (1,)).visible(4096, 512, 512) == 8 / 64
+    assert KernelFormulas(64, (0, 512, 512)).visible(4096, 512, 512) == pytest.approx((36 + 2 * 15) / 64 / 3)
 
 
 @pytest.mark.parametrize(("name", "out"), [("jit(gmm)/kernel", (300, 48)), ("vmap(jit(tgmm))/kernel", (4, 32, 48))])

@@ -39,6 +39,21 @@ def test_greedy_is_the_most_likely_id_each_time():
     assert generate(PARAMS, MODEL, FLOAT32, np.array(PROMPT), 12, temperature=1.0, top_p=1e-6, seed=7) == found
 
 
+def test_greedy_where_layers_see_different_things():
+    """Longer than the window, and than the rows that a pattern's left-over layer sees."""
+    for name in ("sliding with their own rotary, normed heads", "norms after, unrotated, experts"):
+        model, params = CONFIGS[name], parameters(CONFIGS[name])
+        found = generate(params, model, FLOAT32, PROMPT, 9)
+        assert found == naive(params, model, PROMPT, 9) and len(set(found)) > 2
+
+
+def test_samples_are_drawn_from_capped_logits():
+    """Within ±0.01 they are about all the same, so that any id may come even where a low temperature leaves few."""
+    model = dataclasses.replace(MODEL, logit_softcap=0.01)
+    capped, plain = (generate(PARAMS, each, FLOAT32, PROMPT, 40, temperature=0.05, seed=1) for each in (model, MODEL))
+    assert len(set(capped)) > 15 > len(set(plain))
+
+
 def test_greedy_equals_transformers(tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -52,7 +67,7 @@ def test_greedy_equals_transformers(tmp_path):
         array = params
         for name in path.split("/"):
             array = array[name]
-        return array if index is None else array[index]
+        return array[index]
 
     export_model(tmp_path / "hf", model, read)
     theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32)

@@ -77,11 +77,11 @@ def test_token_losses_are_those_of_float64():
     rng = np.random.default_rng(0)
     hidden, kernel = rng.standard_normal((3, 10, 6)), rng.standard_normal((6, 23))
     targets = rng.integers(0, 23, (3, 10))
-    logits = hidden @ kernel
-    wanted = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
-    for chunk in (1, 3, 5, 10, 99):
-        arrays = (jnp.asarray(hidden, jnp.float32), jnp.asarray(kernel, jnp.float32), jnp.asarray(targets))
-        assert np.asarray(token_losses(*arrays, chunk)) == pytest.approx(wanted, abs=2e-6)
+    arrays = (jnp.asarray(hidden, jnp.float32), jnp.asarray(kernel, jnp.float32), jnp.asarray(targets))
+    for chunk, softcap in ((1, 0.0), (3, 2.0), (5, 0.0), (10, 30.0), (99, 0.0)):
+        logits = softcap * np.tanh(hidden @ kernel / softcap) if softcap else hidden @ kernel
+        wanted = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+        assert np.asarray(token_losses(*arrays, chunk, softcap)) == pytest.approx(wanted, abs=2e-6)
 
 
 def test_never_all_logits_exist():

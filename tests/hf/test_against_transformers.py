@@ -1,4 +1,4 @@
-"""Logits and gradients of imported models against Hugging Face transformers' LlamaForCausalLM on PyTorch."""
+"""Logits and gradients of imported models of every family against Hugging Face transformers on PyTorch."""
 
 from __future__ import annotations
 
@@ -10,36 +10,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_llamas import MODEL, TIED, files_of, old_config, reader
+from small_models import MODELS, TIED, files_of, old_config, reader
 
 from hephaestus_jax.config import ComputeConfig
-from hephaestus_jax.hf.compare import compare_with_transformers
+from hephaestus_jax.hf.compare import compare_models, compare_with_transformers, differing_layer, view_folder
 from hephaestus_jax.hf.config_files import read_config
 from hephaestus_jax.hf.exporting import export_model
+from hephaestus_jax.hf.families import canonical
 from hephaestus_jax.hf.importing import import_parameters
 from hephaestus_jax.hf.origin import keep_origin
-from hephaestus_jax.model.decoder import abstract_parameters, decode, output_kernel
+from hephaestus_jax.model.decoder import abstract_parameters, decode, output_logits
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 FLOAT32 = ComputeConfig(dtype="float32")
 LONG = 131_072
-CASES = {
-    "grouped heads, untied, plain rotary": dataclasses.replace(MODEL, rope_scaling=None, max_positions=LONG),
-    "grouped heads, tied, Llama 3 rotary": dataclasses.replace(TIED, max_positions=LONG),
-    "as many key heads, untied, Llama 3 rotary": dataclasses.replace(
-        MODEL, num_kv_heads=4, num_layers=2, max_positions=LONG
-    ),
+CASES = {name: dataclasses.replace(model, max_positions=LONG) for name, model in MODELS.items()} | {
+    "llama, tied, plain": dataclasses.replace(TIED, rope_scaling=None, max_positions=LONG),
 }
 
-# Two packed rows; 0 is padding. Positions restart in every document, or go on to the end of a long context.
+# Two packed rows; 0 is padding. Positions restart in every document, or go on to the end of a long context. Documents
+# are longer than the windows of the models that have one (5).
 SEGMENTS = np.array([[1] * 9 + [2] * 8 + [3] * 5 + [0] * 2, [4] * 20 + [5] * 4])
 NEAR = np.array([[*range(9), *range(8), *range(5), 0, 0], [*range(20), *range(60, 64)]])
 FAR = NEAR + np.array([[0] * 9 + [4000] * 8 + [LONG - 5] * 5 + [0] * 2, [LONG - 20] * 20 + [70_000] * 4])
 RNG = np.random.default_rng(3)
-TOKENS = RNG.integers(0, MODEL.vocab_size, SEGMENTS.shape)
-TARGETS = RNG.integers(0, MODEL.vocab_size, SEGMENTS.shape)
+TOKENS = RNG.integers(0, TIED.vocab_size, SEGMENTS.shape)
+TARGETS = RNG.integers(0, TIED.vocab_size, SEGMENTS.shape)
 WEIGHTS = RNG.uniform(0.2, 1.5, SEGMENTS.shape).astype(np.float32) * (SEGMENTS > 0)
 
 
@@ -48,18 +46,25 @@ def pair(request, tmp_path_factory):
     """A random model saved by transformers in several files, and transformers' own module."""
     model = CASES[request.param]
     folder = tmp_path_factory.mktemp("saved") / "model"
-    theirs = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**old_config(model) | {"torch_dtype": "float32"}, attn_implementation="eager")
-    ).eval()
+    theirs = random_model(model)
+    theirs.save_pretrained(folder, max_shard_size="12KB")
+    return folder, theirs, import_parameters(folder, abstract_parameters(model), progress=False), model
+
+
+def random_model(model):
+    """transformers' own class, every parameter far from what it is initialised to."""
+    config = transformers.AutoConfig.for_model(**old_config(model) | {"torch_dtype": "float32"})
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
             if name.endswith("norm.weight"):  # far from 1, and of both signs
                 parameter.uniform_(-3, 3, generator=generator)
+            elif name.endswith("bias"):
+                parameter.uniform_(-2, 2, generator=generator)
             else:
                 parameter.normal_(0, 0.3, generator=generator)
-    theirs.save_pretrained(folder, max_shard_size="12KB")
-    return folder, theirs, import_parameters(folder, abstract_parameters(model), progress=False), model
+    return theirs
 
 
 def per_segment(function):
@@ -71,8 +76,7 @@ def per_segment(function):
 
 
 def our_loss(params, model, positions):
-    hidden = decode(params, model, FLOAT32, TOKENS, SEGMENTS, positions)
-    logits = jnp.matmul(hidden, output_kernel(params), precision="highest")
+    logits = output_logits(params, model, decode(params, model, FLOAT32, TOKENS, SEGMENTS, positions))
     chosen = jnp.take_along_axis(logits, TARGETS[..., None], -1)[..., 0]
     return jnp.sum((jax.nn.logsumexp(logits, -1) - chosen) * WEIGHTS), logits
 
@@ -91,39 +95,45 @@ def test_logits_and_gradients_of_packed_rows(positions, pair, tmp_path, monkeypa
         turn_in_double_precision(theirs, monkeypatch)
 
     (loss, logits), gradients = our_gradients(params, model, positions)
-    losses = []
+    losses, differences = [], []
 
     def run(row, places):
         tokens, targets = torch.tensor(TOKENS[row, places]), torch.tensor(TARGETS[row, places])
         wanted = theirs(tokens[None], position_ids=torch.tensor(positions[row, places])[None]).logits[0]
-        assert np.abs(wanted.detach()).max() > 5, "not all about nothing"
-        assert np.abs(np.asarray(logits[row, places]) - wanted.detach().numpy()).max() <= 1e-4
+        assert np.abs(wanted.detach()).max() > 3, "not all about nothing"
+        differences.append(float(np.abs(np.asarray(logits[row, places]) - wanted.detach().numpy()).max()))
         each = torch.nn.functional.cross_entropy(wanted, targets, reduction="none")
         losses.append((each * torch.tensor(WEIGHTS[row, places])).sum())
 
     theirs.zero_grad()
     per_segment(run)
+    assert max(differences) <= 1e-4, differing_layer(params, model, theirs, TOKENS) or "only in packed rows"
     total = torch.stack(losses).sum()
     total.backward()
     np.testing.assert_allclose(loss, total.item(), rtol=1e-5)
+    relative = {}
     for name, mine, its in zip(*gradient_pairs(theirs, gradients, model, tmp_path), strict=True):
-        scale = np.abs(its).max()
-        assert scale > 0 and np.abs(mine - its).max() <= 1e-3 * scale, name
-        assert np.linalg.norm(mine - its) <= 1e-3 * np.linalg.norm(its), name
+        assert np.abs(its).max() > 0, name
+        relative[name] = max(
+            np.abs(mine - its).max() / np.abs(its).max(), np.linalg.norm(mine - its) / np.linalg.norm(its)
+        )
+    worst = max(relative, key=relative.__getitem__)
+    assert relative[worst] <= 1e-3, worst
+    print(f"{model.name}: logits {max(differences):.1e}, gradients {relative[worst]:.1e} ({worst})")
 
 
 def turn_in_double_precision(theirs, monkeypatch):
     """Lets transformers' own code compute its angles in float64: in float32 they are off by up to 0.008 radians."""
     monkeypatch.setattr(torch, "float", torch.float64)
     rotary = type(theirs.model.rotary_emb)(theirs.config)
-    assert rotary.inv_freq.dtype == torch.float64
-    monkeypatch.setattr(theirs.model, "rotary_emb", rotary)
+    assert {buffer.dtype for buffer in rotary.buffers()} == {torch.float64}
+    monkeypatch.setitem(theirs.model._modules, "rotary_emb", rotary)
 
 
 def gradient_pairs(theirs, gradients, model, tmp_path):
     """Names, our gradients and theirs; theirs come through a file, by the way that their weights took."""
     by_name = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    saved = transformers.LlamaForCausalLM(theirs.config)
+    saved = type(theirs)(theirs.config)
     saved.load_state_dict(by_name, strict=False)
     saved.save_pretrained(tmp_path / "gradients")
     wanted = import_parameters(tmp_path / "gradients", abstract_parameters(model), progress=False)
@@ -149,18 +159,27 @@ def test_what_transformers_saved_comes_back_byte_for_byte(pair, tmp_path):
     assert files_of(tmp_path / "out") == files_of(folder)
 
 
-def test_transformers_reads_a_model_that_began_here(tmp_path):
-    model = dataclasses.replace(TIED, num_layers=1)
+@pytest.mark.parametrize("family", MODELS)
+def test_transformers_reads_a_model_that_began_here(family, tmp_path):
+    """It finds every tensor it looks for, none besides, and saves them as they were."""
+    model = MODELS[family]
     rng = np.random.default_rng(0)
-    shapes = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_parameters(model))
-    }
-    values = {path: rng.standard_normal(shape).astype(np.float32) for path, shape in shapes.items()}
-    for dtype in ("bfloat16", None):
-        out = tmp_path / str(dtype)
-        export_model(out, model, lambda path, index: values[path] if index is None else values[path][index],
-                     dtype=dtype, max_shard_bytes=6000, progress=False)  # fmt: skip
-        assert compare_with_transformers(out, length=16).largest_difference <= 1e-4
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "bfloat16")
-    assert loaded.dtype == torch.bfloat16 and loaded.config.tie_word_embeddings
+    values = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), abstract_parameters(model))
+    out, again = tmp_path / "out", tmp_path / "again"
+    export_model(out, model, reader(values), dtype="bfloat16", max_shard_bytes=6000, progress=False)
+    theirs, found = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert type(theirs).__name__ == read_config(out).family.architectures[0] and theirs.dtype == torch.bfloat16
+    assert not any(found.values()), found
+    theirs.save_pretrained(again)
+    a, b = view_folder(out), view_folder(again)
+    assert canonical(a.model) == canonical(b.model) == canonical(model)
+    differences = compare_models(dataclasses.replace(a, config=None, files=None), b, progress=False)
+    assert [line for line in differences if not line.startswith("model: ")] == []
+
+
+@pytest.mark.parametrize("pair", ["gemma3_text"], indirect=True)
+def test_the_layer_that_differs_is_named(pair):
+    _, theirs, params, model = pair
+    assert differing_layer(params, model, theirs, TOKENS) == ""
+    broken = {**params, "layers": jax.tree.map(lambda values: values.at[1].multiply(1.01), params["layers"])}
+    assert differing_layer(broken, model, theirs, TOKENS).startswith("layer 1 of 3 (full): ")

@@ -10,8 +10,9 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from small_llamas import (
+from small_models import (
     MODEL,
+    MODELS,
     TIED,
     UP,
     export,
@@ -27,11 +28,13 @@ from small_llamas import (
     write_model,
 )
 
+from hephaestus_jax.checkpoints.storage import named_leaves
 from hephaestus_jax.hf import layout
 from hephaestus_jax.hf.checkpoint import open_checkpoint
 from hephaestus_jax.hf.compare import compare_models, view_export, view_folder
 from hephaestus_jax.hf.config_files import TokenIds, read_config
 from hephaestus_jax.hf.exporting import export_model
+from hephaestus_jax.hf.families import family_of
 from hephaestus_jax.hf.importing import import_parameters, narrowed, stored_dtypes
 from hephaestus_jax.hf.origin import keep_origin
 from hephaestus_jax.model.decoder import abstract_parameters
@@ -58,7 +61,9 @@ CASES = {
     "mixed dtypes over three files, new": (MODEL, new_config, ("BF16", "F32", "F16"), 3),
     "tied, F16 over two files": (TIED, old_config, ("F16",), 2),
     "tied, F32, new": (TIED, new_config, ("F32",), 1),
-}
+    **{family: (model, old_config if number % 2 else new_config, ("F16", "BF16", "F32"), 2)
+       for number, (family, model) in enumerate(MODELS.items())},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -66,7 +71,7 @@ def test_an_untouched_model_comes_back_byte_for_byte(case, tmp_path):
     model, config, dtypes, shards = CASES[case]
     values = tensors(model, dtypes)
     values[BUFFER] = random_bits(np.random.default_rng(1), "F32", (4,))
-    if model.tied_embeddings and dtypes == ("F16",):
+    if model.tied_embeddings and dtypes != ("F32",):
         values["lm_head.weight"] = values["model.embed_tokens.weight"]
     folder = write_model(tmp_path / "in", config(model), values, shards)
     for name, data in OTHER_FILES.items():
@@ -139,7 +144,7 @@ def test_the_two_ways_to_fill_arrays_give_the_same(dtype, tmp_path, monkeypatch)
             jax.devices()[0])), abstract_parameters(MODEL, dtype),
     )  # fmt: skip
     on_host = import_parameters(folder, abstract, progress=False)
-    monkeypatch.setattr(importing, "_HostArray", importing._DeviceArray)
+    monkeypatch.setattr(importing, "HostArray", importing.DeviceArray)
     on_device = import_parameters(folder, abstract, progress=False)
     for one, other, wanted in zip(*map(jax.tree.leaves, (on_host, on_device, abstract)), strict=True):
         assert one.dtype == other.dtype == wanted.dtype
@@ -259,10 +264,13 @@ def test_any_sharding_gives_the_same_values(tmp_path):
                                    "replicated", "layer by layer"]  # fmt: skip
 
 
-def test_shapes_of_the_helper_are_those_of_the_map():
+@pytest.mark.parametrize("model", [*MODELS.values(), TIED], ids=[*MODELS, "tied"])
+def test_shapes_of_the_helper_are_those_of_the_map(model):
     """The map and the tests name the tensors independently of each other."""
-    from hephaestus_jax.hf import llama
-
-    for model in (MODEL, TIED):
-        ours = {name: weight.tensor_shape(model) for name, (weight, _) in llama.tensor_places(model).items()}
-        assert ours == shapes(model) and list(ours) == list(shapes(model))
+    places = family_of(model).tensor_places(model)
+    ours = {name: weight.tensor_shape(model) for name, (weight, _) in places.items()}
+    assert ours == shapes(model) and list(ours) == list(shapes(model))
+    abstract = named_leaves(abstract_parameters(model))
+    assert {weight.path: weight.our_shape(model) for weight, _ in places.values()} == {
+        path: leaf.shape for path, leaf in abstract.items()
+    }

@@ -9,8 +9,9 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from small_llamas import (
+from small_models import (
     MODEL,
+    MODELS,
     TIED,
     UP,
     export,
@@ -19,6 +20,7 @@ from small_llamas import (
     old_config,
     reader,
     run_process,
+    shapes,
     tensors,
     write_model,
 )
@@ -77,15 +79,43 @@ BAD_TENSORS = {
 @pytest.mark.parametrize("dtype", ["BF16", "F32", "F16"])
 def test_a_bad_tensor_is_one_line_naming_it_and_its_file(case, dtype, tmp_path):
     change, name, words = BAD_TENSORS[case]
-    values = tensors(MODEL, (dtype,))
+    check_refused(MODEL, (dtype,), change, name, words, tmp_path / "in", abstract_parameters(MODEL))
+
+
+def check_refused(model, dtypes, change, name, words, folder, abstract):
+    """Passes if such a model whose tensors are changed so is refused in one line."""
+    values = tensors(model, dtypes)
     change(values)
-    folder = write_model(tmp_path / "in", old_config(MODEL), values, 2)
+    write_model(folder, old_config(model), values, 2)
     with pytest.raises(UserError) as caught:
-        import_all(folder)
+        import_parameters(folder, abstract, progress=False)
     message = str(caught.value)
     assert name in message and words in message and str(folder) in message and "\n" not in message
-    if case not in ("missing", "no output projection"):
+    if words not in ("is missing", "set tie_word_embeddings"):
         assert ".safetensors" in message
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_bad_tensors_of_every_family(family, tmp_path):
+    """Each tensor of the last layer missing, flattened and with NaN; a layer, an expert and a bias too many."""
+    model, abstract = MODELS[family], abstract_parameters(MODELS[family])
+    last = [name for name in shapes(model) if name.startswith(f"model.layers.{model.num_layers - 1}.")]
+    kinds = [name for name in last if ".experts." not in name or ".experts.3." in name]
+    assert len(kinds) >= 9
+    added = [(kinds[0].replace("layers.2", "layers.3"), "belongs to none of the 3 layers")]
+    if model.experts is not None:
+        expert = next(name for name in kinds if ".experts." in name)
+        added.append((expert.replace("experts.3", "experts.6"), "belongs to none of the 3 layers"))
+    biases = ("self_attn.o_proj", "mlp.up_proj") if family == "qwen2" else ("self_attn.q_proj", "mlp.up_proj")
+    added += [(f"model.layers.0.{name}.bias", "is a bias, which a model of type") for name in biases]
+    cases = [(put(name, lambda _: np.ones(3, np.float32)), name, words) for name, words in added]
+    for name in kinds:
+        cases.append((drop(name), name, "is missing"))
+        cases.append((put(name, lambda array: array.reshape(1, -1)), name, "has shape [1, "))
+        cases.append((spoil(name, np.nan, ...), name, "holds NaN or infinity"))
+    for number, (change, name, words) in enumerate(cases):
+        dtypes = (("BF16",), ("F16", "F32"))[number % 2]
+        check_refused(model, dtypes, change, name, words, tmp_path / str(number), abstract)
 
 
 def test_a_number_too_large_for_the_dtype_asked_for(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import struct
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from small_llamas import safetensors
+from small_models import safetensors
 
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.hf.checkpoint import tensor_bytes
@@ -62,8 +63,9 @@ def test_reads_what_the_reference_wrote(tmp_path):
 
 def test_the_reference_reads_what_is_written(tmp_path):
     kinds = {name: (_name(array.dtype), array.shape) for name, array in ARRAYS.items()}
-    write_shard(tmp_path, Shard("x", make_header(kinds, {"format": "pt"})), lambda name: [ARRAYS[name]])
+    sha256 = write_shard(tmp_path, Shard("x", make_header(kinds, {"format": "pt"})), lambda name: [ARRAYS[name]])
     data = (tmp_path / "x").read_bytes()
+    assert sha256 == hashlib.sha256(data).hexdigest()
     header = read_header(tmp_path / "x")
     assert header.file_bytes == len(data) and header.metadata == {"format": "pt"}
     assert (8 + len(header.raw)) % 8 == 0
@@ -233,6 +235,12 @@ def test_pickles_are_refused_with_the_mend(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
     message = refused(tmp_path)
     assert "pytorch_model.bin" in message and "run code" in message and "save_pretrained" in message
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path):
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match="Git LFS pointer in place of the file; run `git lfs pull`"):
+        open_tensors(tmp_path)
 
 
 def test_a_folder_without_weights(tmp_path):

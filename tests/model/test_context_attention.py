@@ -17,7 +17,7 @@ from hephaestus_jax.errors import UserError
 from hephaestus_jax.model import attention, context_attention
 from hephaestus_jax.model.attention import Masking
 from hephaestus_jax.model.context_attention import Plan, in_parts, row_order
-from hephaestus_jax.model.layers import choose_methods
+from hephaestus_jax.model.layers import attention_function
 from hephaestus_jax.sharding import Partitioning, make_mesh
 
 
@@ -100,7 +100,7 @@ def over_context(size):
 
 def test_a_backend_for_whole_rows_is_refused():
     with over_context(2), pytest.raises(UserError) as error:
-        choose_methods(config(), ComputeConfig(attention="reference"), row_order(16, 2))
+        attention_function(config(), ComputeConfig(attention="reference"), "full", row_order(16, 2))
     assert str(error.value) == (
         "attention backend 'reference' wants whole rows, and MeshConfig.context divides them; set"
         " ComputeConfig.attention to chunked or splash or splash_fused, or MeshConfig.context to 1"
@@ -113,5 +113,5 @@ def test_another_order_than_the_mesh_s_is_refused():
 
 
 def test_without_context_nothing_is_divided():
-    methods = choose_methods(config(), FLOAT32, row_order(14, 1))
-    assert isinstance(methods.attend, functools.partial) and methods.attend.func is attention.reference
+    attend = attention_function(config(), FLOAT32, "full", row_order(14, 1))
+    assert isinstance(attend, functools.partial) and attend.func is attention.reference

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from small_decoders import (
     CONFIGS,
     FLOAT32,
+    OTHERS,
     config,
     jitted_decode,
     jitted_loss_and_gradients,
@@ -23,15 +24,19 @@ from small_decoders import (
     rows,
 )
 
+from hephaestus_jax.architecture import ExpertsConfig, LinearRopeScaling, RopeScaling, YarnRopeScaling
 from hephaestus_jax.config import ComputeConfig
 from hephaestus_jax.errors import UserError
+from hephaestus_jax.model.attention import BACKENDS, Masking
 from hephaestus_jax.model.decoder import (
     abstract_parameters,
     decode,
     init_parameters,
     output_kernel,
+    output_logits,
     parameter_axes,
 )
+from hephaestus_jax.model.layers import masking_of
 
 EACH = pytest.mark.parametrize("name", CONFIGS)
 
@@ -58,6 +63,102 @@ def test_forward_equals_the_float64_reference(name):
     assert np.linalg.norm(got - wanted) <= 1e-5 * np.linalg.norm(wanted)
     assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
     assert loss == pytest.approx(reference_decoder.loss(params, model, *batch), rel=1e-5)
+
+
+def scalings():
+    factors = st.floats(1.0, 16.0)
+    yarn = st.builds(YarnRopeScaling, factors, st.integers(8, 4096), st.floats(2.0, 32.0), st.floats(0.5, 1.5))
+    return st.none() | st.builds(LinearRopeScaling, factors) | st.builds(RopeScaling, factors) | yarn
+
+
+def models():
+    """Any model of one to four layers."""
+
+    def made(kinds, layers, window, **fields):
+        pattern, experts = tuple(kinds[:layers]), ExpertsConfig(3, 2, 7) if fields.pop("experts") else None
+        sliding = "sliding" in pattern
+        return config(
+            num_layers=layers, layer_pattern=pattern, sliding_window=window * sliding, experts=experts, **fields
+        )
+
+    return st.builds(
+        made,
+        kinds=st.lists(st.sampled_from(["full", "sliding", "unrotated"]), min_size=1, max_size=4),
+        layers=st.integers(1, 4),
+        window=st.integers(1, 20),
+        experts=st.booleans(),
+        num_kv_heads=st.sampled_from([1, 2, 4]),
+        rope_scaling=scalings(),
+        sliding_rope_theta=st.sampled_from([0.0, 7.0]),
+        tied_embeddings=st.booleans(),
+        qkv_bias=st.booleans(),
+        query_key_norm=st.sampled_from(["none", "head", "all"]),
+        norm_placement=st.sampled_from(["before", "after", "both"]),
+        norm_plus_one=st.booleans(),
+        activation=st.sampled_from(["silu", "gelu_tanh"]),
+        scaled_embedding=st.booleans(),
+        attention_scale_dim=st.sampled_from([0.0, 3.0]),
+        attention_softcap=st.sampled_from([0.0, 2.0]),
+        logit_softcap=st.sampled_from([0.0, 3.0]),
+    )
+
+
+def all_logits(params, model, compute, batch):
+    return output_logits(params, model, decode(params, model, compute, *batch[:3]))
+
+
+@settings(max_examples=8, deadline=None)
+@given(model=models(), backend=st.sampled_from(["reference", "chunked"]), seed=st.integers(0, 99))
+def test_any_model_equals_the_float64_reference(model, backend, seed):
+    params, batch = parameters(model, seed), rows(model, seed)
+    compute = ComputeConfig(dtype="float32", attention=backend)
+    got = np.asarray(jax.jit(all_logits, static_argnums=(1, 2))(params, model, compute, batch))
+    wanted = reference_decoder.logits(params, model, *batch[:3])
+    assert np.abs(got - wanted).max() <= 3e-5 * np.abs(wanted).max()
+    assert sum(x.size for x in jax.tree.leaves(params)) == model.num_parameters
+
+
+def test_a_window_reaches_as_far_as_its_layers_and_no_further():
+    """Two layers of a window of 4: a token is seen 6 places later, and not 7."""
+    model = config(layer_pattern=("sliding",), sliding_window=4)
+    compute, params = ComputeConfig(dtype="float32", attention="chunked"), parameters(model)
+    ones, places = np.ones((1, 16), int), np.arange(16)[None]
+    before, after = (
+        np.asarray(jitted_decode(params, model, compute, tokens, ones, places))
+        for tokens in (ones, np.where(places == 2, 5, ones))
+    )
+    assert (before != after).any(-1)[0].tolist() == [2 <= place <= 8 for place in range(16)]
+
+
+def test_a_window_as_long_as_the_row_hides_nothing():
+    model = config(layer_pattern=("sliding",), sliding_window=14)
+    assert masking_of(model, "sliding", 14) == Masking() != masking_of(model, "sliding", 15)
+    assert masking_of(model, "full", 15) == Masking()
+
+
+def test_positions_are_nothing_to_unrotated_layers():
+    model = config(layer_pattern=("unrotated",))
+    params, batch = parameters(model), rows(model)
+    assert (hidden_of(model, params, *batch[:3]) == hidden_of(model, params, *batch[:2], 7 * batch.positions)).all()
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"), [("xla", "knows no soft-cap"), ("cudnn", "does not keep the segments")]
+)
+def test_a_backend_that_cannot_do_what_a_layer_needs_is_refused(backend, message):
+    model = CONFIGS["sliding and full, capped"]
+    with pytest.raises(UserError, match=message):
+        decode(parameters(model), model, ComputeConfig(attention=backend), *rows(model)[:3])
+
+
+def test_bfloat16_stays_near_float32_whatever_the_layers():
+    for model in OTHERS.values():
+        params, batch = parameters(model), rows(model)
+        half, full = (
+            hidden_of(model, params, *batch[:3], compute=ComputeConfig(dtype=dtype)).astype(np.float32)
+            for dtype in ("bfloat16", "float32")
+        )
+        assert np.linalg.norm(half - full) < 0.05 * np.linalg.norm(full), model
 
 
 def changed_by(params, path, difference):
@@ -185,21 +286,38 @@ def test_the_tree_its_shapes_and_its_axes(name):
         model.vocab_size, model.embed_dim, model.mlp_dim, model.num_heads, model.num_kv_heads, model.head_dim,
         model.num_layers,
     )  # fmt: skip
+    norm, heads = ((Y, D), ("layers", "norm")), {"query": N, "key": K, "value": K}
     wanted = {
         "embedder/embedding": ((V, D), ("vocabulary", "embed")),
-        "layers/attention_norm/scale": ((Y, D), ("layers", "norm")),
         "layers/attention/query/kernel": ((Y, D, N, H), ("layers", "embed", "heads", "head_dim")),
         "layers/attention/key/kernel": ((Y, D, K, H), ("layers", "embed", "kv_heads", "head_dim")),
         "layers/attention/value/kernel": ((Y, D, K, H), ("layers", "embed", "kv_heads", "head_dim")),
         "layers/attention/out/kernel": ((Y, N, H, D), ("layers", "heads", "head_dim", "embed")),
-        "layers/mlp_norm/scale": ((Y, D), ("layers", "norm")),
-        "layers/mlp/gate/kernel": ((Y, D, F), ("layers", "embed", "mlp")),
-        "layers/mlp/up/kernel": ((Y, D, F), ("layers", "embed", "mlp")),
-        "layers/mlp/down/kernel": ((Y, F, D), ("layers", "mlp", "embed")),
         "final_norm/scale": ((D,), ("norm",)),
     }
     if not model.tied_embeddings:
         wanted["head/kernel"] = ((D, V), ("embed", "vocabulary"))
+    if model.norm_placement != "after":
+        wanted |= {"layers/attention_norm/scale": norm, "layers/mlp_norm/scale": norm}
+    if model.norm_placement != "before":
+        wanted |= {"layers/attention_post_norm/scale": norm, "layers/mlp_post_norm/scale": norm}
+    for part, count in heads.items():
+        axes = ("layers", "heads" if part == "query" else "kv_heads", "head_vector")
+        if model.qkv_bias:
+            wanted[f"layers/attention/{part}/bias"] = ((Y, count, H), axes)
+        if part != "value" and model.query_key_norm == "all":
+            wanted[f"layers/attention/{part}_norm/scale"] = ((Y, count, H), axes)
+        if part != "value" and model.query_key_norm == "head":
+            wanted[f"layers/attention/{part}_norm/scale"] = ((Y, H), ("layers", "head_vector"))
+    if model.experts is None:
+        wanted["layers/mlp/gate/kernel"] = wanted["layers/mlp/up/kernel"] = ((Y, D, F), ("layers", "embed", "mlp"))
+        wanted["layers/mlp/down/kernel"] = ((Y, F, D), ("layers", "mlp", "embed"))
+    else:
+        E, F = model.experts.num_experts, model.experts.mlp_dim
+        wide = ((Y, E, D, F), ("layers", "experts", "expert_embed", "expert_mlp"))
+        wanted["layers/experts/gate/kernel"] = wanted["layers/experts/up/kernel"] = wide
+        wanted["layers/experts/down/kernel"] = ((Y, E, F, D), ("layers", "experts", "expert_mlp", "expert_embed"))
+        wanted["layers/experts/router/kernel"] = ((Y, D, E), ("layers", "embed", "router"))
 
     def flat(tree, is_leaf=None):
         leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf)
@@ -250,18 +368,17 @@ def test_output_kernel():
 
 def test_an_unknown_backend_is_one_clear_line():
     model, params, batch, *_ = evaluated(PACKED)
-    with pytest.raises(
-        UserError, match=r"'flash'; known backends: reference, chunked, xla, splash, splash_fused, triton, cudnn$"
-    ):
+    with pytest.raises(UserError, match=rf"'flash'; known backends: {', '.join(BACKENDS)}$"):
         decode(params, model, ComputeConfig(attention="flash"), *batch[:3])
 
 
+@pytest.mark.parametrize("pattern", [("full",), ("sliding", "full")])
 @pytest.mark.parametrize("remat", ["none", "full"])
-def test_the_program_does_not_grow_with_depth(remat):
+def test_the_program_does_not_grow_with_depth(remat, pattern):
     compute = ComputeConfig(remat=remat)
     sizes = set()
-    for num_layers in (2, 32):
-        model = config(num_layers=num_layers)
+    for num_layers in (4, 32):
+        model = config(num_layers=num_layers, layer_pattern=pattern, sliding_window=3 * (len(pattern) - 1))
         lowered = jitted_loss_and_gradients.lower(abstract_parameters(model), model, compute, rows(model))
         sizes.add(len(lowered.as_text().splitlines()))
     assert len(sizes) == 1

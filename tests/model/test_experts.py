@@ -26,6 +26,7 @@ from hephaestus_jax.train_step import gradient_sums
 D, F, E = 12, 10, 6
 TOKENS = (2, 9)
 MIXTURE = ExpertsConfig(num_experts=E, experts_per_token=3, mlp_dim=F)
+DEVICE = experts._Device(MIXTURE, grouped_products.tiled)
 SEGMENTS = np.array([[1, 1, 1, 2, 2, 2, 0, 0, 0], [5] * 9])
 
 
@@ -120,7 +121,7 @@ def test_rounds_add_up_to_the_whole_whatever_the_load(load, size):
     matrices = Matrices(*(weights()[name][2:] for name in ("gate", "up", "down")))
 
     def total(rows, x, shares, matrices):
-        y = experts._compute(grouped_products.tiled, rows, x, shares, jnp.asarray(chosen), matrices)
+        y = experts._compute(DEVICE, rows, x, shares, jnp.asarray(chosen), matrices)
         return jnp.sum(y * inputs(4).reshape(18, D)), y
 
     def run(rows):

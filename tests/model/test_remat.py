@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -10,14 +12,17 @@ from small_decoders import config, loss, parameters, rows
 from hephaestus_jax.config import REMAT_POLICIES, ComputeConfig
 from hephaestus_jax.model.decoder import abstract_parameters
 
-MODEL = config()
+PATTERN: dict[str, Any] = {"layer_pattern": ("sliding", "full"), "sliding_window": 4}
+MODELS = {"all the same": config(), "a layer left over": config(num_layers=3, **PATTERN)}
 
 
-def test_every_policy_gives_the_same_loss_and_gradients():
-    params, batch = parameters(MODEL), rows(MODEL)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_policy_gives_the_same_loss_and_gradients(name):
+    model = MODELS[name]
+    params, batch = parameters(model), rows(model)
     step = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
     results = {
-        policy: step(params, MODEL, ComputeConfig(dtype="float32", remat=policy), batch) for policy in REMAT_POLICIES
+        policy: step(params, model, ComputeConfig(dtype="float32", remat=policy), batch) for policy in REMAT_POLICIES
     }
     wanted_loss, wanted = results["none"]
     for policy, (got_loss, got) in results.items():
@@ -27,9 +32,9 @@ def test_every_policy_gives_the_same_loss_and_gradients():
             assert error <= 2e-6 * np.linalg.norm(right), policy
 
 
-def saved_bytes(policy: str, attention: str = "reference") -> int:
+def saved_bytes(policy: str, attention: str = "reference", **pattern: Any) -> int:
     """Bytes that the backward pass keeps from the forward pass, parameters included."""
-    model = config(embed_dim=16, mlp_dim=24, num_layers=4)
+    model = config(embed_dim=16, mlp_dim=24, num_layers=4, **pattern)
     compute = ComputeConfig(remat=policy, attention=attention)
     batch = rows(model)
     _, backward = jax.eval_shape(
@@ -46,3 +51,9 @@ def test_policies_save_less_and_less():
     assert saved_bytes("attention", "chunked") == saved_bytes("none", "chunked")
     # besides its operands it keeps its output, and one number for each query and head
     assert saved["attention"] < saved_bytes("none", "chunked") < 1.1 * saved["attention"]
+
+
+@pytest.mark.parametrize("policy", ["dots", "dots_with_no_batch_dims", "full"])
+def test_groups_of_layers_keep_what_layers_keep(policy):
+    """Their weights are not kept once more, each layer's by itself; only the tables of rotations and masks are."""
+    assert saved_bytes(policy, "chunked", **PATTERN) == pytest.approx(saved_bytes(policy, "chunked"), rel=0.01)

@@ -19,8 +19,8 @@ PUBLISHED = {
     "llama3_2_3b": 3_212_749_824,
     "llama3_1_8b": 8_030_261_248,
     "llama3_1_70b": 70_553_706_496,
+    "qwen3_30b_a3b": 30_532_122_624,
 }
-SHAPED = {"qwen3_30b_a3b": 30_532_122_624 - 48 * 2 * 128}  # without the norms of queries and keys
 LAPTOP = {"tiny": (0.9e6, 1.3e6), "quickstart": (2.5e6, 3.2e6), "small": (6e6, 8e6), "medium": (50e6, 60e6)}
 
 
@@ -29,7 +29,7 @@ def load(file, *overrides) -> ModelConfig:
 
 
 def test_every_model_is_known_to_this_test():
-    assert {file.stem for file in FILES} == PUBLISHED.keys() | SHAPED.keys() | LAPTOP.keys()
+    assert {file.stem for file in FILES} == PUBLISHED.keys() | LAPTOP.keys()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -42,7 +42,7 @@ def test_parameter_counts(file):
     leaves = jax.tree.leaves(abstract_parameters(model))
     assert sum(math.prod(leaf.shape) for leaf in leaves) == model.num_parameters == int(said[1].replace(",", ""))
     if file.stem not in LAPTOP:
-        assert model.num_parameters == (PUBLISHED | SHAPED)[file.stem]
+        assert model.num_parameters == PUBLISHED[file.stem]
     else:
         low, high = LAPTOP[file.stem]
         assert low < model.num_parameters < high
@@ -62,7 +62,7 @@ def test_the_vocabulary_of_small_models_is_given_by_one_macro(name):
 
 
 def test_llama_rope_scaling():
-    factors = {name: load(f"gin/models/{name}.gin").rope_scaling for name in PUBLISHED}
+    factors = {name: load(f"gin/models/{name}.gin").rope_scaling for name in PUBLISHED if "llama" in name}
     assert {scaling.factor for name, scaling in factors.items() if "3_2" in name} == {32.0}
     assert {scaling.factor for name, scaling in factors.items() if "3_1" in name} == {8.0}
     assert {scaling.original_max_positions for scaling in factors.values()} == {8192}

@@ -23,11 +23,13 @@ import numpy as np
 from small_runs import EXPERTS, GROUPS, LENGTH, ROWS, packed_rows, run_config
 
 from hephaestus_jax import losses
+from hephaestus_jax.architecture import LORA_TARGETS, LoraConfig, YarnRopeScaling
 from hephaestus_jax.config import DType, MeshConfig, TrainConfig
 from hephaestus_jax.model import attention, experts
 from hephaestus_jax.model.attention import Masking
 from hephaestus_jax.model.context_attention import in_parts, row_order
 from hephaestus_jax.model.decoder import abstract_parameters, parameter_axes
+from hephaestus_jax.model.lora import trained_and_frozen
 from hephaestus_jax.sharding import Partitioning, make_mesh
 from hephaestus_jax.train_step import (
     abstract_batch,
@@ -41,7 +43,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "untied, 4 kv heads": {"num_kv_heads": 4},
     "tied, 2 kv heads": {"num_kv_heads": 2, "tied_embeddings": True},
     "experts": {"num_kv_heads": 2, "experts": EXPERTS},
-}
+    "everything": {
+        "num_kv_heads": 1, "experts": EXPERTS, "num_layers": 3, "layer_pattern": ("sliding", "unrotated"),
+        "sliding_window": 6, "rope_scaling": YarnRopeScaling(4.0, 64, beta_fast=4.0), "tied_embeddings": True,
+        "qkv_bias": True, "query_key_norm": "all", "norm_placement": "both", "norm_plus_one": True,
+        "activation": "gelu_tanh", "scaled_embedding": True, "attention_scale_dim": 9.0, "attention_softcap": 3.0,
+        "logit_softcap": 5.0,
+    },
+    "adapters": {"num_kv_heads": 2, "tied_embeddings": True, "lora": LoraConfig(3, 6.0, LORA_TARGETS)},
+}  # fmt: skip
 Case = tuple[tuple[int, ...], str, int]  # (data, fsdp, expert, context, tensor), model, microbatches
 
 # Each model with enough kv heads for `tensor` and with fewer; every axis alone and with others.
@@ -54,6 +64,8 @@ CASES: list[Case] = [
     ((1, 1, 8, 1, 1), "experts", 1),
     ((2, 1, 2, 1, 2), "experts", 2),
     ((1, 2, 2, 2, 1), "experts", 1),
+    ((1, 1, 2, 2, 2), "everything", 1),
+    ((1, 2, 1, 1, 4), "adapters", 2),
 ]
 COLLECTIVES = re.compile(r"\b(all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
@@ -70,7 +82,7 @@ def compare_gradients(cases: list[Case], dtype: DType = "float32") -> Iterator[d
     for model, cases_of_model in itertools.groupby(cases, key=lambda case: case[1]):
         fields = MODELS[model]
         config = run_config(dtype=dtype, **fields)
-        shapes = abstract_parameters(config.model)
+        shapes = abstract_parameters(config.model, lora=config.lora)
         # larger than at the start of a run, so that attention and predictions are far from uniform
         normal = functools.partial(np.random.default_rng(1).normal, 0, 0.4)
         params = jax.tree.map(lambda x: normal(x.shape).astype(np.float32), shapes)  # noqa: B023
@@ -78,7 +90,7 @@ def compare_gradients(cases: list[Case], dtype: DType = "float32") -> Iterator[d
         for mesh, _, microbatches in cases_of_model:
             config = run_config(MeshConfig(*mesh), microbatches, dtype=dtype, **fields)
             devices = jax.devices()[: int(np.prod(mesh))]
-            partitioning = Partitioning(make_mesh(config.mesh, devices), config.model)
+            partitioning = Partitioning(make_mesh(config.mesh, devices), config.model, lora=config.lora)
             batch = on_mesh(packed_rows(0), partitioning)
             (tree, sums), collectives = gradients(config, params, partitioning, batch)
             yield {
@@ -104,8 +116,9 @@ def gradients(config: TrainConfig, params: Any, partitioning: Partitioning | Non
 
     shardings = None
     if partitioning is not None:
-        shardings = (partitioning.tree(parameter_axes(config.model)), partitioning.sharding(()))
-        params = jax.tree.map(jax.device_put, params, shardings[0])
+        of_params = partitioning.tree(parameter_axes(config.model, config.lora))
+        shardings = (trained_and_frozen(of_params, config.lora)[0], partitioning.sharding(()))
+        params = jax.tree.map(jax.device_put, params, of_params)
     compiled = jax.jit(function, out_shardings=shardings).lower(params, batch).compile()
     return compiled(params, batch), Counter(COLLECTIVES.findall(compiled.as_text()))
 

@@ -11,6 +11,7 @@ from hephaestus_jax.config import (
     ComputeConfig,
     DType,
     ExpertsConfig,
+    LoraConfig,
     LossConfig,
     MeshConfig,
     ModelConfig,
@@ -31,6 +32,7 @@ def run_config(
     microbatches: int = 1,
     optimizer: str = "adamw",
     dtype: DType = "float32",
+    lora: LoraConfig | None = None,
     **model: Any,
 ) -> TrainConfig:
     """A run on `mesh`; `model` changes fields of the model."""
@@ -48,6 +50,8 @@ def run_config(
         loss=LossConfig(1e-3, load_balancing=of_router, router_z=of_router),
         optimizer=OptimizerConfig(optimizer),
         schedule=ScheduleConfig(peak=1e-2, warmup_steps=2),
+        init_from="unused" if lora else "",
+        lora=lora,
     )
 
 

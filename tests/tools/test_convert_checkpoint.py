@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 sys.path += [str(Path(__file__).parents[1] / "hf"), str(Path(__file__).parents[1] / "data")]
-import small_llamas as llamas
+import small_models as llamas
 import tokenizer_files as files
 
 from hephaestus_jax.checkpoints import Checkpointer
+from hephaestus_jax.checkpoints.reading import ArrayReader
 from hephaestus_jax.config import CheckpointConfig, ModelConfig
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.hf import compare
+from hephaestus_jax.hf import compare, exporting
 from hephaestus_jax.hf.importing import import_parameters
 from hephaestus_jax.model.decoder import abstract_parameters, init_parameters
 from hephaestus_jax.starting_point import open_starting_point
@@ -32,12 +33,16 @@ from tools.convert_checkpoint import main
 MIXED = ("BF16", "F32", "F16")
 
 
+def architecture(family: str = "llama") -> ModelConfig:
+    """A small model of a family, with a row of its embedding for every id of the vocabulary."""
+    return dataclasses.replace(llamas.MODELS[family], vocab_size=files.vocabulary("trained").size)
+
+
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A small Llama in three files, with a licence and a SentencePiece model, but no tokenizer.json."""
-    folder = llamas.write_model(
-        tmp_path / "model", llamas.old_config(llamas.MODEL), llamas.tensors(llamas.MODEL, MIXED), shards=3
-    )
+def model(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A small model in three files, with a licence and a SentencePiece model, but no tokenizer.json."""
+    made = architecture(getattr(request, "param", "llama"))
+    folder = llamas.write_model(tmp_path / "model", llamas.old_config(made), llamas.tensors(made, MIXED), shards=3)
     (folder / "LICENSE").write_text("free")
     (folder / "tokenizer.model").write_bytes(Path(files.vocabulary("trained").path).read_bytes())
     (folder / "tokenizer_config.json").write_text(
@@ -50,7 +55,8 @@ def convert(*arguments: object) -> None:
     main([str(argument) for argument in arguments])
 
 
-def test_there_and_back(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("model, count", [("llama", 30), ("qwen3_moe", 84)], indirect=["model"])
+def test_there_and_back(model: Path, count: int, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     convert("import", model, tmp_path / "imported")
     assert "begin a run with --gin.INIT_FROM=" in capsys.readouterr().out
     start = open_starting_point(tmp_path / "imported")
@@ -72,14 +78,14 @@ def test_there_and_back(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
     for a, b in ((model, "exported"), ("imported", "exported"), ("exported", "imported"), (model, "imported")):
         convert("verify", tmp_path / a, tmp_path / b)
-        assert "are the same (30 tensors bit for bit," in capsys.readouterr().out
+        assert f"are the same ({count} tensors bit for bit," in capsys.readouterr().out
 
 
 def test_differences_are_listed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     convert("import", model, tmp_path / "imported", "--dtype", "as_stored")
-    values = llamas.tensors(llamas.MODEL, MIXED)
+    values = llamas.tensors(architecture(), MIXED)
     values["model.norm.weight"][3] += 1
-    config = llamas.old_config(llamas.MODEL) | {"a_new_field": 2}
+    config = llamas.old_config(architecture()) | {"a_new_field": 2}
     other = llamas.write_model(tmp_path / "other", config, values)
     (other / "LICENSE").write_text("costly")
     capsys.readouterr()
@@ -123,7 +129,7 @@ def test_verdict_on_logits(
     difference: float, largest: float, same: bool, model: Path, monkeypatch: Any, capsys: pytest.CaptureFixture
 ) -> None:
     """The comparison itself is tested, and run against transformers, in tests/hf."""
-    found = compare.LogitComparison(difference, largest, 100)
+    found = compare.LogitComparison(difference, largest, 100, 64)
     monkeypatch.setattr(compare, "compare_with_transformers", lambda path: found)
     if same:
         convert("verify", model, "--transformers")
@@ -180,6 +186,46 @@ def test_run_from_scratch(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
     with pytest.raises(UserError, match=r"no checkpoint of step 5 in .*; there are 3, 7"):
         convert("export", run, tmp_path / "out", *flags, "--step", "5")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_a_checkpoint_with_an_optimizer_only_parameters_are_read(tmp_path: Path, monkeypatch: Any) -> None:
+    """No state is built, on any device: what is read are parameters, one tensor after the other."""
+    vocabulary = files.vocabulary("trained")
+    model = dataclasses.replace(architecture(), vocab_size=vocabulary.size)
+    run = scratch_run(tmp_path / "run", model, vocabulary.digest)
+    read: set[str] = set()
+    bytes_of = ArrayReader._bytes
+
+    def noted(self: ArrayReader, name: str, *args: Any) -> bytes:
+        read.add(name)
+        return bytes_of(self, name, *args)
+
+    monkeypatch.setattr(ArrayReader, "_bytes", noted)
+    convert("export", run, tmp_path / "out", "--vocabulary", vocabulary.path, "--chat", "none")
+    assert len(read) == 12 and all(name.startswith("params/") for name in read)
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_an_interrupted_export_goes_on(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    convert("import", model, tmp_path / "imported")
+    write_shard = exporting.write_shard
+
+    def interrupted(folder: Path, shard: Any, chunks_of: Any) -> str:
+        if shard.file.startswith("model-00003"):
+            raise KeyboardInterrupt
+        return write_shard(folder, shard, chunks_of)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(exporting, "write_shard", interrupted)
+        convert("export", tmp_path / "imported", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    convert("export", tmp_path / "imported", tmp_path / "out")
+    assert "2 of 3 weight files were whole" in capsys.readouterr().out
+    made = llamas.files_of(tmp_path / "out")
+    del made["tokenizer.json"]
+    assert made == llamas.files_of(model)
 
 
 def test_bfloat16_run_stays_so(tmp_path: Path) -> None:

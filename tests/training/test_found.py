@@ -83,7 +83,7 @@ def test_an_infinite_spike_factor_is_refused() -> None:
 
 
 def test_a_run_of_another_vocabulary_is_no_beginning(undisturbed: Path, mixture: str) -> None:
-    config = SimpleNamespace(init_from=str(undisturbed), init_optimizer=False)
+    config = SimpleNamespace(init_from=str(undisturbed), init_optimizer=False, lora=None)
     nothing = SimpleNamespace(restore=lambda *_, **__: None)
     abstract = SimpleNamespace(params={"final_norm": {"scale": jax.ShapeDtypeStruct((32,), jnp.float32)}})
     digest = load_mixture_spec(mixture).vocabulary.digest

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hephaestus_jax.config import REMAT_POLICIES, ComputeConfig, ModelConfig, RopeScaling
+from hephaestus_jax.config import MODEL_PARTS, REMAT_POLICIES, ComputeConfig, ModelConfig
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.gin_files import load_gin
 from hephaestus_jax.losses import cross_entropy_sums
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measures, and returns the line to print."""
     if min(args.batch, args.length, *args.depths) < 1 or min(args.steps, args.rounds) < 0:
         raise UserError("--batch, --length and --depths must be 1 or more, --steps and --rounds 0 or more")
-    model = load_gin(ModelConfig, args.gin_file, also=[RopeScaling])
+    model = load_gin(ModelConfig, args.gin_file, also=MODEL_PARTS)
     compute = ComputeConfig(dtype=args.dtype, attention=args.attention, remat=args.remat, loss_chunk=args.loss_chunk)
     device = jax.devices()[0]
     result = {
@@ -78,7 +78,9 @@ def _step(model: ModelConfig, compute: ComputeConfig) -> Any:
         weights = jnp.ones(tokens.shape, jnp.float32)
         groups = jnp.zeros(tokens.shape[:1], jnp.int32)
         kernel = output_kernel(params)
-        sums = cross_entropy_sums(hidden, kernel, jnp.roll(tokens, -1, 1), weights, groups, 1, 0.0, compute.loss_chunk)
+        sums = cross_entropy_sums(
+            hidden, kernel, jnp.roll(tokens, -1, 1), weights, groups, 1, 0.0, compute.loss_chunk, model.logit_softcap
+        )
         return sums.objective / tokens.size
 
     return jax.jit(jax.value_and_grad(loss))

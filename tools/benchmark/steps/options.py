@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any, get_args
 
-from hephaestus_jax.config import REMAT_POLICIES, DType, ModelConfig, RopeScaling
+from hephaestus_jax.config import MODEL_PARTS, REMAT_POLICIES, DType, ModelConfig
 from hephaestus_jax.errors import UserError
 from tools.benchmark.steps.spec import StepSpec
 
@@ -57,7 +57,7 @@ def model_of_file(path: str) -> ModelConfig:
         from hephaestus_jax.gin_files import load_gin
     except ImportError as error:
         raise UserError(f"{path} needs {error.name}, which is not installed; give the model by --sizes") from error
-    return load_gin(ModelConfig, path, also=[RopeScaling])
+    return load_gin(ModelConfig, path, also=MODEL_PARTS)
 
 
 def _from_sizes(words: str) -> ModelConfig:

@@ -102,7 +102,7 @@ class Ours:
 def _parameters(spec: StepSpec) -> dict[str, Any]:
     """The tree of parameters on the host, stacked over layers."""
     tree: dict[str, Any] = {}
-    for _, weight, layer, values in tensors(spec):
+    for _, weight, index, values in tensors(spec):
         *folders, leaf = weight.path.split("/")
         place = tree
         for folder in folders:
@@ -110,7 +110,7 @@ def _parameters(spec: StepSpec) -> dict[str, Any]:
         if leaf not in place:
             place[leaf] = np.empty(weight.our_shape(spec.model), spec.param_dtype)
         ours = values.reshape(weight.split_shape(spec.model)).transpose(weight.to_ours)
-        place[leaf][... if layer is None else layer] = ours
+        place[leaf][index] = ours
     return tree
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from hephaestus_jax.config import DType, ModelConfig, OptimizerConfig, ScheduleConfig
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.hf import llama
+from hephaestus_jax.hf.families import family_of
+from hephaestus_jax.hf.families.weights import Index, Weight
 
 STDDEV = 0.02
 BATCHES = 4  # different ones, used in turn
@@ -107,10 +108,10 @@ def _rows(spec: StepSpec, rng: np.random.Generator) -> Rows:
     )
 
 
-def tensors(spec: StepSpec) -> Iterator[tuple[str, llama.Weight, int | None, np.ndarray]]:
+def tensors(spec: StepSpec) -> Iterator[tuple[str, Weight, Index, np.ndarray]]:
     """Name, place and values (float32, as Hugging Face stores them) of every weight: normal, norms near 1."""
-    for index, (name, (weight, layer)) in enumerate(llama.tensor_places(spec.model).items()):
-        rng = np.random.default_rng([spec.seed, 1, index])
+    for number, (name, weight, index) in enumerate(family_of(spec.model).tensors(spec.model)):
+        rng = np.random.default_rng([spec.seed, 1, number])
         values = rng.standard_normal(weight.tensor_shape(spec.model), np.float32)
         values *= STDDEV
-        yield name, weight, layer, values + 1 if weight.ours == "D" else values
+        yield name, weight, index, values + 1 if weight.ours == "D" else values

@@ -7,6 +7,7 @@ positions in one call, gradients set to none. The mask of a packed row is made i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hephaestus_jax.config import ModelConfig
+from hephaestus_jax.config import ModelConfig, RopeScaling
 from hephaestus_jax.devices import memory_in_use
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.versions import versions_of
@@ -23,6 +24,7 @@ from tools.benchmark.steps.spec import Rows, StepSpec, batches, tensors
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _IGNORED = -100
+_LLAMA_HAS = ("rope_theta", "rope_scaling", "norm_epsilon", "tied_embeddings", "max_positions")  # besides sizes
 
 
 class Theirs:
@@ -112,9 +114,17 @@ class Theirs:
 
 
 def llama_config(model: ModelConfig) -> LlamaConfig:
-    """That architecture as transformers describes it."""
-    if model.rope_scaling is not None:
-        scaling = model.rope_scaling
+    """That architecture as transformers describes it.
+
+    Raises:
+        UserError: it is not Llama's.
+    """
+    scaling = model.rope_scaling
+    others = [field for field in dataclasses.fields(ModelConfig) if field.default is not dataclasses.MISSING]
+    plain: dict[str, Any] = {field.name: field.default for field in others if field.name not in _LLAMA_HAS}
+    if dataclasses.replace(model, **plain) != model or not (scaling is None or isinstance(scaling, RopeScaling)):
+        raise UserError(f"model {model.name!r} is not of Llama's architecture, the only one that this step is made for")
+    if scaling is not None:
         rope: dict[str, Any] = {
             "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_freq_factor,
             "high_freq_factor": scaling.high_freq_factor,
