@@ -56,7 +56,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "smollm3": {"layer_pattern": ("full", "unrotated"), "tied_embeddings": True},
 }  # fmt: skip
 MODELS = {name: dataclasses.replace(MODEL, name=name, **{"rope_scaling": None} | kind) for name, kind in _KINDS.items()}
-"""model_type -> a model of that family with all that the family can have."""
+"""model_type -> a model of that family; what else it can have is in the cases of `test_against_transformers`."""
 
 
 def shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -196,7 +196,8 @@ def _own_fields(model: ModelConfig) -> dict[str, Any]:
         case "mistral":
             return {"hidden_act": "silu", "sliding_window": model.sliding_window or None}
         case "mixtral":
-            return {"hidden_act": "silu", "sliding_window": None, "num_local_experts": experts.num_experts,
+            return {"hidden_act": "silu", "sliding_window": model.sliding_window or None,
+                    "num_local_experts": experts.num_experts,
                     "num_experts_per_tok": experts.experts_per_token, "router_aux_loss_coef": 0.02}  # fmt: skip
         case "qwen2" | "qwen3":
             window = bool(model.sliding_window)
@@ -204,7 +205,8 @@ def _own_fields(model: ModelConfig) -> dict[str, Any]:
             return {"hidden_act": "silu", "use_sliding_window": window, "max_window_layers": first,
                     "sliding_window": model.sliding_window or 131072}  # fmt: skip
         case "qwen3_moe":
-            return {"hidden_act": "silu", "use_sliding_window": False, "sliding_window": None, "mlp_only_layers": [],
+            return {"hidden_act": "silu", "use_sliding_window": model.sliding_window > 0,
+                    "sliding_window": model.sliding_window or None, "mlp_only_layers": [],
                     "decoder_sparse_step": 1, "num_experts": experts.num_experts, "norm_topk_prob": experts.normalise,
                     "num_experts_per_tok": experts.experts_per_token,
                     "moe_intermediate_size": experts.mlp_dim}  # fmt: skip

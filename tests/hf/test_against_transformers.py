@@ -29,6 +29,16 @@ LONG = 131_072
 CASES = {name: dataclasses.replace(model, max_positions=LONG) for name, model in MODELS.items()} | {
     "llama, tied, plain": dataclasses.replace(TIED, rope_scaling=None, max_positions=LONG),
 }
+WINDOW = {"layer_pattern": ("sliding",), "sliding_window": 5}
+FURTHER = {
+    "mixtral": WINDOW,
+    "qwen3_moe": WINDOW,
+    "qwen3": {"layer_pattern": ("full", "sliding", "sliding"), "sliding_window": 5},
+    # layers left over behind whole patterns
+    "gemma3_text": {"num_layers": 8, "layer_pattern": ("sliding",) * 5 + ("full",), "logit_softcap": 9.0},
+    "smollm3": {"num_layers": 5, "layer_pattern": ("full", "full", "full", "unrotated")},
+}
+CASES |= {f"{name}, further": dataclasses.replace(CASES[name], **more) for name, more in FURTHER.items()}
 
 # Two packed rows; 0 is padding. Positions restart in every document, or go on to the end of a long context. Documents
 # are longer than the windows of the models that have one (5).
