@@ -12,7 +12,6 @@ from hephaestus_jax.data.identity import VocabularyIdentity
 from hephaestus_jax.distributed import is_main, say
 from hephaestus_jax.errors import UserError
 from hephaestus_jax.hf.origin import keep_origin
-from hephaestus_jax.hf.vocabulary_growth import read_growths
 from hephaestus_jax.model.lora import trained_and_frozen
 from hephaestus_jax.run_directory import Identity, RunDirectory
 from hephaestus_jax.skipped_rows import SKIPPED_ROWS, Rollback, SkippedRows, read_skipped_rows
@@ -66,17 +65,25 @@ def first_state(
             wanted["opt_state"] = abstract.opt_state
         start.check_vocabulary(vocabulary)
         found = start.restore(wanted)
-        if config.lora is not None and start.origin and any(one.get("tokens") for one in read_growths(start.origin)):
-            say(
-                "note: the model was given new tokens, whose rows of the embedding are all alike; adapters leave them"
-                " so, and the tokens stay the same to the model: train all weights first"
-            )
+        if config.lora is not None and start.origin:
+            _tell_of_new_tokens(start.origin)
         of = "the Hugging Face model" if start.kind == "huggingface" else f"step {found.step:,} of"
         adapters = "" if config.lora is None else f", and adapters from seed {config.seed}"
         say(f"started with {' and '.join(wanted)} of {of} {config.init_from}{adapters}")
         return init_state(config, abstract, found.state), 0
     say(f"started from scratch with seed {config.seed}")
     return init_state(config, abstract), 0
+
+
+def _tell_of_new_tokens(origin: str) -> None:
+    """Says that adapters do not train the rows of tokens that the model was given."""
+    from hephaestus_jax.hf.vocabulary_growth import read_growths  # which only such a run needs
+
+    if any(growth.get("tokens") for growth in read_growths(origin)):
+        say(
+            "note: the model was given new tokens, whose rows of the embedding are all alike; adapters leave them so,"
+            " and the tokens stay the same to the model: train all weights first"
+        )
 
 
 def keep_origin_of(init_from: str, run: RunDirectory) -> None:

@@ -31,7 +31,7 @@ from hephaestus_jax.progress import Progress, duration
 from tools._command import run
 
 if TYPE_CHECKING:
-    from hephaestus_jax.hf.adapters import BaseModel
+    from hephaestus_jax.hf.adapters import AdapterBase
     from hephaestus_jax.hf.exporting import Read
 
 
@@ -209,7 +209,9 @@ class _Source:
             self.read = merged(self.unmerged, self.lora)
         self.dtype: Any = None if dtype == "as_read" else dtype
         if self.dtype is None and self.origin is None:
-            weights = [n for n in self.arrays.names if n.startswith("params/") and not n.endswith(("lora_a", "lora_b"))]
+            from hephaestus_jax.model.lora import A, B
+
+            weights = [name for name in self.arrays.names if name.startswith("params/") and not name.endswith((A, B))]
             dtypes = {self.arrays.dtype(name).name for name in weights}
             self.dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
 
@@ -273,27 +275,27 @@ def _export_adapter(source: _Source, args: argparse.Namespace, started: float) -
     _done("exported", size, started, f"{whose}, step {source.arrays.step} of {args.source}, as {args.out}")
 
 
-def _base_of(source: _Source, name: str) -> BaseModel:
+def _base_of(source: _Source, name: str) -> AdapterBase:
     """What the run began from, as PEFT finds it: a model on the Hub whose cache it was read from, or a folder."""
     from hephaestus_jax.checkpoints.reading import open_arrays
     from hephaestus_jax.data.storage import Storage
-    from hephaestus_jax.hf.adapters import BaseModel
+    from hephaestus_jax.hf.adapters import AdapterBase
     from hephaestus_jax.hf.vocabulary_growth import hub_name
     from hephaestus_jax.run_directory import RUN
     from hephaestus_jax.starting_point import open_starting_point
 
     if name:
-        return BaseModel(name)
+        return AdapterBase(name)
     path = Storage(source.run).read_json(RUN)["identity"]["init_from"]
     with suppress(UserError):  # it may be gone
         start = open_starting_point(path)
         if start.kind == "run":
             _say(f"the adapters are for the model of {path}: export that too, and give it with --base")
-            return BaseModel()
+            return AdapterBase()
         if start.kind == "imported":
             path = open_arrays(start.checkpoints).facts["imported_from"]
     hub, revision = hub_name(path)
-    return BaseModel(hub or path, revision)
+    return AdapterBase(hub or path, revision)
 
 
 def _files_for_origin(origin: Any, args: argparse.Namespace) -> dict[str, bytes]:

@@ -30,7 +30,7 @@ _WEIGHT = ".weight"
 
 
 @dataclasses.dataclass(frozen=True)
-class BaseModel:
+class AdapterBase:
     """What adapters were trained on, as PEFT finds it.
 
     Attributes:
@@ -70,7 +70,7 @@ def export_adapter(
     read: Read,
     lora: LoraConfig,
     family: Family,
-    base: BaseModel = BaseModel(),
+    base: AdapterBase = AdapterBase(),
     dtype: ExportDType = "float32",
 ) -> int:
     """Writes the adapters as PEFT reads them to `out`, which appears whole or not at all; the bytes of their weights.
@@ -135,7 +135,7 @@ def _factors(model: ModelConfig, lora: LoraConfig, family: Family) -> Iterator[t
                 yield f"base_model.model.{name.removesuffix(_WEIGHT)}.{theirs}.weight", _Factor(weight, index, factor)
 
 
-def _config(lora: LoraConfig, modules: list[str], base: BaseModel) -> Mapping[str, Any]:
+def _config(lora: LoraConfig, modules: list[str], base: AdapterBase) -> Mapping[str, Any]:
     """The fields that every version of PEFT knows; the others have defaults."""
     return {
         "peft_type": "LORA",

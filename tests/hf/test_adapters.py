@@ -14,7 +14,7 @@ from small_models import MODELS, old_config, reader, safetensors
 from hephaestus_jax.architecture import LORA_TARGETS, LoraConfig
 from hephaestus_jax.config import ComputeConfig
 from hephaestus_jax.errors import UserError
-from hephaestus_jax.hf.adapters import BaseModel, export_adapter, merged
+from hephaestus_jax.hf.adapters import AdapterBase, export_adapter, merged
 from hephaestus_jax.hf.exporting import export_model
 from hephaestus_jax.hf.families import family_of
 from hephaestus_jax.hf.importing import import_parameters
@@ -77,7 +77,7 @@ def test_peft_computes_the_same(family, tmp_path):
     params = with_adapters(base, model, lora)
     read = reader(params)
     origin = keep_origin(saved, tmp_path / "origin")
-    size = export_adapter(tmp_path / "adapter", model, read, lora, origin.config.family, BaseModel(str(saved)))
+    size = export_adapter(tmp_path / "adapter", model, read, lora, origin.config.family, AdapterBase(str(saved)))
     assert size == 4 * lora.num_parameters(model)
     export_model(tmp_path / "merged", model, merged(read, lora), origin, progress=False)
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match=r"layers\.0\.self_attn\.v_proj\.lora_B\.weight holds .* too large for float16"):
         export_adapter(out, model, reader(tree), lora, family, dtype="float16")
     assert not out.exists()
-    export_adapter(out, model, reader(tree), lora, family, BaseModel("org/name", "abc"), dtype="bfloat16")
+    export_adapter(out, model, reader(tree), lora, family, AdapterBase("org/name", "abc"), dtype="bfloat16")
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["lora_alpha"], config["base_model_name_or_path"], config["revision"]) == (2.5, "org/name", "abc")
     assert config["target_modules"] == ["v_proj"] and config["use_rslora"] is False
